@@ -22,7 +22,7 @@ const TABLES: [&str; 5] = [
      content BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS waiting_push (id TEXT PRIMARY KEY, since INTEGER NOT NULL, \
      device TEXT NOT NULL, kind TEXT NOT NULL, payload BLOB NOT NULL, checksum INTEGER NOT NULL, \
-     user TEXT) WITHOUT ROWID",
+     user TEXT, subscription TEXT) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS waiting_push_payload ON waiting_push (payload)",
     "CREATE TRIGGER IF NOT EXISTS waiting_push_deleted AFTER DELETE ON waiting_push BEGIN \
      DELETE FROM push_payload WHERE hash = old.payload \
@@ -116,16 +116,18 @@ async fn insert(tx: &mut SqliteConnection, pushes: &[Waiting]) -> Result<(), sql
             // A replacement would delete the former row without its trigger.
             let row = sqlx::query(
                 "INSERT INTO waiting_push \
-                 (id, since, device, kind, payload, checksum, user) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
+                 (id, since, device, kind, payload, checksum, user, subscription) \
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET \
                  since = excluded.since, device = excluded.device, kind = excluded.kind, \
-                 payload = excluded.payload, checksum = excluded.checksum, user = excluded.user",
+                 payload = excluded.payload, checksum = excluded.checksum, user = excluded.user, \
+                 subscription = excluded.subscription",
             );
             let row = row.bind(&id).bind(push.since.micros());
             let row = row.bind(push.device.as_str()).bind(push.kind.name());
             row.bind(hash.as_slice())
                 .bind(sum(&id, &hash))
                 .bind(push.user.as_ref().map(UserId::as_str))
+                .bind(push.subscription.as_deref())
                 .execute(&mut *tx)
                 .await?;
         }
@@ -150,7 +152,7 @@ pub(super) async fn list(connection: &mut SqliteConnection) -> Result<Vec<Waitin
     let mut pushes = Vec::new();
     let mut damaged: Vec<String> = Vec::new();
     let rows = sqlx::query(
-        "SELECT id, since, device, kind, user, payload, checksum FROM waiting_push \
+        "SELECT id, since, device, kind, user, payload, checksum, subscription FROM waiting_push \
          ORDER BY since, id",
     );
     let mut rows = rows.fetch(&mut *connection);
@@ -195,7 +197,7 @@ fn read(row: &SqliteRow, payloads: &HashMap<Hash, Arc<Payload>>) -> Option<Waiti
         return None;
     }
     let payload = Arc::clone(payloads.get(&hash)?);
-    with_head(row, payload)
+    with_head(row, payload, row.get(7))
 }
 
 /// Reads a row of an earlier build.
@@ -206,17 +208,22 @@ fn read_former(row: &SqliteRow) -> Option<Waiting> {
         return None;
     }
     let options = serde_json::from_str(&options).ok()?;
-    with_head(row, Arc::new(Payload { content, options }))
+    with_head(row, Arc::new(Payload { content, options }), None)
 }
 
 /// Adds what the first columns say.
-fn with_head(row: &SqliteRow, payload: Arc<Payload>) -> Option<Waiting> {
+fn with_head(
+    row: &SqliteRow,
+    payload: Arc<Payload>,
+    subscription: Option<String>,
+) -> Option<Waiting> {
     Some(Waiting {
         id: Uuid::parse_str(row.get(0)).ok()?,
         since: Timestamp::from_micros(row.get(1)),
         device: DeviceId::from(row.get::<String, _>(2)),
         kind: DeviceKind::parse(row.get(3))?,
         user: row.get::<Option<String>, _>(4).map(UserId::from),
+        subscription,
         payload,
     })
 }
@@ -248,6 +255,7 @@ mod tests {
             device: "phone".into(),
             user: Some("ada".into()),
             kind: DeviceKind::Ios,
+            subscription: Some("notes".to_owned()),
             payload: Arc::clone(payload),
             since: Timestamp::from_micros(5),
         }
@@ -375,6 +383,7 @@ mod tests {
             let listed = store.load_pushes().await.unwrap();
             let expected = Waiting {
                 user: has_users.then(|| "ada".into()),
+                subscription: None,
                 ..push(0, &payload("hello"))
             };
             assert_eq!(listed.first(), Some(&expected));

@@ -148,15 +148,51 @@ fn what_is_too_old_after_a_start_is_dropped_and_counted() {
     await_figure(&server, "apns", "num_kept", 0);
 }
 
+/// Registers a device that is told of notes.
+fn told_of_notes(client: &Client, token: &str) {
+    let device = register(client, "ios", token, APP);
+    let body = json!({"database_id": "_public", "device_id": device, "subscriptions":
+        [{"id": "notes", "type": "query", "query": {"record_type": "note"}}]});
+    client.call("subscription:save", body).result();
+}
+
+/// Of the notices of a subscription only the last one is pushed, also across a crash.
+#[test]
+fn a_notice_takes_the_place_of_one_from_before_a_crash() {
+    let (is_away, service) = away();
+    let mut server = with_token(&service, &[]);
+    let ada = somebody(&server);
+    told_of_notes(&ada, "a2");
+    ada.save("note/a", json!({"n": 1}));
+    await_figure(&server, "apns", "num_kept", 1);
+    let before = service.await_answers(503, 1);
+    server.kill();
+    server.restart();
+    await_figure(&server, "apns", "num_kept", 1);
+    let ada = ada.at(&server);
+    told_of_notes(&ada, "a3");
+    ada.save("note/a", json!({"n": 2}));
+    await_figure(&server, "apns", "num_queued", 2);
+    // The other device's notice comes later than that of the first one.
+    await_figure(&server, "apns", "num_kept", 2);
+    is_away.store(false, Ordering::Relaxed);
+    await_figure(&server, "apns", "num_kept", 0);
+    let received = service.await_answers(200, 2);
+    let numbers = |of: &[Received]| {
+        let its = of.iter().filter(|it| it.path == "/3/device/a2");
+        let number = |it: &Received| it.json()["_skygear"]["seq-num"].as_u64().unwrap();
+        Vec::from_iter(its.map(number))
+    };
+    assert_eq!(numbers(&received).len(), 1, "{received:?}");
+    assert!(numbers(&received) > numbers(&before));
+}
+
 #[test]
 fn a_notice_that_has_to_wait_outlives_a_crash() {
     let (is_away, service) = away();
     let mut server = with_token(&service, &[]);
     let ada = somebody(&server);
-    let phone = register(&ada, "ios", "a2", APP);
-    let body = json!({"database_id": "_public", "device_id": phone, "subscriptions":
-        [{"id": "notes", "type": "query", "query": {"record_type": "note"}}]});
-    ada.call("subscription:save", body).result();
+    told_of_notes(&ada, "a2");
     ada.save("note/a", json!({"n": 1}));
     await_figure(&server, "apns", "num_kept", 1);
     server.kill();

@@ -24,6 +24,8 @@ pub struct Waiting {
     pub user: Option<UserId>,
     /// The service that reaches it.
     pub kind: DeviceKind,
+    /// The subscription that it is a notice of.
+    pub subscription: Option<String>,
     /// What it gets.
     pub payload: Arc<Payload>,
     /// When it was requested.

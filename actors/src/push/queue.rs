@@ -8,8 +8,10 @@
 //! every attempt, except for one that follows at once. A push is dropped if its device is gone or
 //! belongs to another user.
 //!
-//! A notice of a subscription says only that something has changed. So of several for one
-//! subscription only the last one waits, in the place and with the id of the first.
+//! A notice of a subscription says only that something has changed. So of each subscription one
+//! notice waits or is in flight, and none overtakes a later one: of several that wait only the last
+//! one does, in the place and with the id of the first. What comes while one is in flight follows
+//! it, or takes its place if it fails.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -65,6 +67,14 @@ pub struct QueuedPush {
 /// A subscription of a device.
 type NoticeKey = (DeviceId, String);
 
+/// The notice of a subscription that waits or is in flight.
+struct Notice {
+    /// Its number in the schedule.
+    number: u64,
+    /// The last one that came while it was in flight.
+    next: Option<QueuedPush>,
+}
+
 /// The figures of a queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PushState {
@@ -116,6 +126,7 @@ impl QueuedPush {
             device: self.device.clone(),
             user: self.user.clone(),
             kind,
+            subscription: self.subscription.clone(),
             payload: Arc::clone(&self.payload),
             since: self.since,
         }
@@ -129,8 +140,7 @@ pub struct PushQueue {
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     schedule: Schedule<QueuedPush>,
-    /// The numbers of the last notices, until they are finished.
-    notices: HashMap<NoticeKey, u64>,
+    notices: HashMap<NoticeKey, Notice>,
     notes: Notes,
     is_writing: bool,
     state: PushState,
@@ -216,7 +226,7 @@ impl PushQueue {
         tracing::info!(service, num_pushes, "pushes are not sent: they are too old");
         self.state.num_expired += num_pushes as u64;
         for entry in &expired {
-            self.forget(entry.number, &entry.push);
+            self.forget(&entry.push);
         }
     }
 
@@ -251,34 +261,52 @@ impl PushQueue {
         }));
     }
 
-    fn add(&mut self, mut push: QueuedPush, age: Duration, now: Instant) {
+    fn add(&mut self, mut push: QueuedPush, now: Instant) {
         let key = push.notice_key();
-        let number = key.as_ref().and_then(|key| self.notices.get(key));
-        if let Some(number) = number.copied()
-            && let Some(waiting) = self.schedule.get(number)
-        {
-            push.id = waiting.id;
-            push.is_kept = waiting.is_kept;
-            if push.is_kept {
-                self.notes.change(push.waiting(self.sender.kind()));
+        let Some(known) = key.as_ref().and_then(|key| self.notices.get_mut(key)) else {
+            let age = self
+                .clock
+                .now()
+                .micros()
+                .saturating_sub(push.since.micros());
+            let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
+            let number = self.schedule.add(push, age, now);
+            if let Some(key) = key {
+                self.notices.insert(key, Notice { number, next: None });
             }
-            self.schedule.replace(number, push, now);
+            return;
+        };
+        if push.is_kept {
+            // It is from before the start, and the one that is known is not.
+            self.notes.forget(push.id);
             return;
         }
-        let number = self.schedule.add(push, age, now);
-        if let Some(key) = key {
-            self.notices.insert(key, number);
+        let Some(waiting) = self.schedule.get(known.number) else {
+            // By the time it is sent, the device can have another address.
+            push.address = None;
+            known.next = Some(push);
+            return;
+        };
+        push.id = waiting.id;
+        push.is_kept = waiting.is_kept;
+        if push.is_kept {
+            self.notes.change(push.waiting(self.sender.kind()));
         }
+        self.schedule.replace(known.number, push, now);
+    }
+
+    /// Takes the notice that came while another of its subscription was in flight.
+    fn take_next(&mut self, ended: &QueuedPush) -> Option<QueuedPush> {
+        let key = ended.notice_key()?;
+        self.notices.get_mut(&key)?.next.take()
     }
 
     /// A push is finished.
-    fn forget(&mut self, number: u64, push: &QueuedPush) {
+    fn forget(&mut self, push: &QueuedPush) {
         if push.is_kept {
             self.notes.forget(push.id);
         }
-        if let Some(key) = push.notice_key()
-            && self.notices.get(&key) == Some(&number)
-        {
+        if let Some(key) = push.notice_key() {
             self.notices.remove(&key);
         }
     }
@@ -293,8 +321,9 @@ impl PushQueue {
 
     fn finish(&mut self, mut entry: Entry<QueuedPush>, ending: PushOutcome) {
         let now = Instant::now();
+        let next = self.take_next(&entry.push);
         if !matches!(ending, PushOutcome::Later { .. }) {
-            self.forget(entry.number, &entry.push);
+            self.forget(&entry.push);
         }
         let (service, device) = (self.state.service, entry.push.device.clone());
         match ending {
@@ -334,7 +363,7 @@ impl PushQueue {
                 holds_all,
                 why,
             } => {
-                let (attempt, number) = (entry.num_attempts, entry.number);
+                let attempt = entry.num_attempts;
                 self.keep(&mut entry.push);
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
@@ -343,11 +372,14 @@ impl PushQueue {
                     }
                     Again::GivenUp(push) => {
                         self.state.num_failed += 1;
-                        self.forget(number, &push);
+                        self.forget(&push);
                         tracing::error!(service, %device, why, attempt, "a push was given up");
                     }
                 }
             }
+        }
+        if let Some(next) = next {
+            self.add(next, now);
         }
     }
 
@@ -362,6 +394,7 @@ impl PushQueue {
             return;
         }
         let unsent = self.schedule.drain();
+        self.notices.clear();
         if !unsent.is_empty() {
             let (service, num_left) = (self.state.service, unsent.len());
             tracing::info!(service, num_left, "pushes wait for the next start");
@@ -397,11 +430,9 @@ impl Handler<Enqueue> for PushQueue {
 
     fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) {
         let now = Instant::now();
-        let present = self.clock.now().micros();
         for push in message.0 {
             self.state.num_kept += u64::from(push.is_kept);
-            let age = u64::try_from(present - push.since.micros()).unwrap_or(0);
-            self.add(push, Duration::from_micros(age), now);
+            self.add(push, now);
         }
         self.pump(ctx);
     }

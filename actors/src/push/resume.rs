@@ -1,5 +1,6 @@
 //! What was waiting when the server was stopped or killed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken
 }
 
 async fn resume(push: &Push, waiting: Vec<Waiting>) {
-    let mut over: Vec<Uuid> = Vec::new();
+    let (waiting, mut over) = last_notices(waiting);
     for waiting in waiting {
         let Some(service) = push.service(waiting.kind) else {
             let kind = waiting.kind.name();
@@ -49,7 +50,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             device: waiting.device,
             user: waiting.user,
             since: waiting.since,
-            subscription: None,
+            subscription: waiting.subscription,
             is_kept: true,
             address: None,
             payload: waiting.payload,
@@ -64,4 +65,22 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
     {
         tracing::warn!(%error, "pushes that are no longer sent could not be forgotten");
     }
+}
+
+/// Leaves out notices of a subscription that has a later one: a crash can leave both, if it comes
+/// between keeping the one and forgetting the other. Returns the ids of these, too.
+fn last_notices(mut waiting: Vec<Waiting>) -> (Vec<Waiting>, Vec<Uuid>) {
+    let mut seen = HashSet::new();
+    let mut over = Vec::new();
+    waiting.reverse();
+    waiting.retain(|push| {
+        let notice = push.subscription.clone();
+        let is_last = notice.is_none_or(|notice| seen.insert((push.device.clone(), notice)));
+        if !is_last {
+            over.push(push.id);
+        }
+        is_last
+    });
+    waiting.reverse();
+    (waiting, over)
 }

@@ -1,6 +1,6 @@
 //! Push services, devices and an outbox that behave as the test says.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,13 +13,14 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
-use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::super::sender::SendError;
 use super::super::{
-    Address, Outbox, Payload, Push, PushParts, PushPayloads, PushSender, PushSettings, Waiting,
+    Address, Outbox, Payload, Push, PushParts, PushPayloads, PushSender, PushSettings, PushState,
+    Waiting,
 };
 use crate::clock::ManualClock;
 use crate::device::directory::DeviceDirectory;
@@ -125,6 +126,9 @@ impl Outbox for Memory {
 pub(super) struct Senders {
     hanging: Mutex<HashSet<DeviceKind>>,
     refusing: Mutex<HashSet<DeviceKind>>,
+    /// How the next pushes are answered: whether they are accepted.
+    scripted: Mutex<VecDeque<oneshot::Receiver<bool>>>,
+    accepted: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Senders {
@@ -136,6 +140,21 @@ impl Senders {
     /// One service is down.
     pub(super) fn refuse(&self, kind: DeviceKind) {
         self.refusing.lock().insert(kind);
+    }
+
+    /// The next push is answered when the test says how: whether it is accepted. If it is not, the
+    /// service is down.
+    pub(super) fn script(&self) -> oneshot::Sender<bool> {
+        let (answer, answered) = oneshot::channel();
+        self.scripted.lock().push_back(answered);
+        answer
+    }
+
+    /// Returns the contents of the accepted pushes.
+    pub(super) fn accepted(&self) -> Vec<String> {
+        let accepted = self.accepted.lock();
+        let text = |content: &Vec<u8>| String::from_utf8(content.clone()).unwrap();
+        accepted.iter().map(text).collect()
     }
 }
 
@@ -163,18 +182,26 @@ impl PushSender for Service {
         Payload::new(number.to_string().into_bytes(), Vec::new())
     }
 
-    async fn send(&self, _: &Address, _: &Arc<Payload>, _: Uuid) -> Result<(), SendError> {
+    async fn send(&self, _: &Address, payload: &Arc<Payload>, _: Uuid) -> Result<(), SendError> {
+        let scripted = self.all.scripted.lock().pop_front();
         let _ = self.sent.send(self.kind);
+        let down = |wait| SendError::Later {
+            wait,
+            holds_all: true,
+            why: "of the test".to_owned(),
+        };
+        if let Some(answered) = scripted
+            && !answered.await.unwrap()
+        {
+            return Err(down(None));
+        }
         if self.all.hanging.lock().contains(&self.kind) {
             std::future::pending::<()>().await;
         }
         if self.all.refusing.lock().contains(&self.kind) {
-            return Err(SendError::Later {
-                wait: Some(Duration::from_secs(600)),
-                holds_all: true,
-                why: "of the test".to_owned(),
-            });
+            return Err(down(Some(Duration::from_secs(600))));
         }
+        self.all.accepted.lock().push(payload.content.clone());
         Ok(())
     }
 }
@@ -191,8 +218,14 @@ pub(super) struct World {
 impl World {
     /// Starts services of these kinds, which are up.
     pub(super) fn start(kinds: &[DeviceKind]) -> Self {
+        Self::resuming(kinds, Vec::new())
+    }
+
+    /// The same, with what was waiting before.
+    pub(super) fn resuming(kinds: &[DeviceKind], waiting: Vec<Waiting>) -> Self {
         let (sender, sent) = mpsc::unbounded_channel();
         let (outbox, all) = (Arc::<Memory>::default(), Arc::<Senders>::default());
+        outbox.kept.send_replace(waiting.clone());
         let clock = ManualClock::default();
         let service = |kind: &DeviceKind| {
             Arc::new(Service {
@@ -212,12 +245,36 @@ impl World {
             },
         };
         Self {
-            push: Push::start(parts, Vec::new(), &Arbiter::current()),
+            push: Push::start(parts, waiting, &Arbiter::current()),
             outbox,
             senders: all,
             clock,
             sent,
         }
+    }
+
+    /// Waits until the only service's figures are as wanted; returns them.
+    pub(super) async fn until(&self, is_so: impl Fn(&PushState) -> bool) -> PushState {
+        let reached = async {
+            loop {
+                let states = self.push.states().await.unwrap();
+                if let [state] = states.as_slice()
+                    && is_so(state)
+                {
+                    return *state;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(reached).await
+    }
+
+    /// Tells a phone of a subscription.
+    pub(super) async fn tell(&self, number: u64, subscription: &str) {
+        let notice = self.push.notice(number, subscription);
+        let recipient = vec![device("phone", DeviceKind::Ios)];
+        let told = self.push.post(recipient, &notice, Some(subscription));
+        told.await.unwrap();
     }
 
     /// Returns an empty notification.
