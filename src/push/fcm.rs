@@ -294,7 +294,9 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
     Err(match answer.status {
         // Concerns this device only: it belongs to another project, or Google reaches it over a
         // service for which it has no key.
-        401 | 403 if matches!(code, "SENDER_ID_MISMATCH" | "THIRD_PARTY_AUTH_ERROR") => refused(),
+        401 | 403 if matches!(code, "SENDER_ID_MISMATCH" | "THIRD_PARTY_AUTH_ERROR") => {
+            SendError::Misaddressed(answer.words(code))
+        }
         // The sender itself is refused, as when a grant is refused.
         401 | 403 => answer.later(code, true),
         404 if code == "UNREGISTERED" => SendError::Gone {

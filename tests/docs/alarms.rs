@@ -38,6 +38,18 @@ fn every_alarm_is_about_one_figure_and_says_what_is_wrong() {
     }
 }
 
+/// In a quiet hour one user's devices would be a large part of all.
+#[test]
+fn an_alarm_about_a_part_of_the_pushes_needs_more_than_a_few() {
+    let rules = rules().into_iter();
+    let of_pushes = rules.filter(|(_, rule)| rule.contains("skytrail_push_total"));
+    let of_pushes = Vec::from_iter(of_pushes);
+    assert!(!of_pushes.is_empty());
+    for (name, rule) in of_pushes {
+        assert!(rule.contains("clamp_min("), "{name}: {rule}");
+    }
+}
+
 #[test]
 fn every_figure_to_watch_exists_and_has_a_rule() {
     let rows = PAGE.lines().filter_map(|line| line.strip_prefix("| `"));

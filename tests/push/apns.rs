@@ -62,7 +62,7 @@ fn a_push_arrives_as_it_was_sent_signed_by_the_team() {
     assert_eq!(received[0].header("apns-push-type"), Some("alert"));
     service.await_answers(400, 1);
     await_figure(&server, "apns", "num_sent", 1);
-    await_figure(&server, "apns", "num_failed", 1);
+    await_figure(&server, "apns", "num_unreachable", 1);
 
     let mut urgent = hello();
     urgent["apns_headers"] = json!({"apns-collapse-id": "den", "apns-priority": 5});
@@ -196,7 +196,8 @@ fn an_address_that_no_request_can_hold_delays_no_other_push() {
         eve.call("device:register", changed).result();
     }
     push_to(&eve, &eve, &hello());
-    await_figure(&server, "apns", "num_failed", 2);
+    await_figure(&server, "apns", "num_unreachable", 2);
+    await_figure(&server, "apns", "num_failed", 0);
     await_figure(&server, "apns", "num_retried", 0);
     push_to(&ada, &ada, &hello());
     await_figure(&server, "apns", "num_sent", 1);
@@ -267,7 +268,7 @@ fn a_topic_that_is_not_allowed_is_the_certificates_or_the_devices_fault() {
     register(&ada, "ios", "a1", APP);
     service.script([refusal(400, "TopicDisallowed")]);
     push_to(&ada, &ada, &hello());
-    await_figure(&server, "apns", "num_failed", 1);
+    await_figure(&server, "apns", "num_unreachable", 1);
 
     let (_, service) = apple();
     let server = with_certificate(&service);
@@ -413,7 +414,8 @@ fn a_device_that_apple_does_not_know_is_forgotten_unless_it_came_back_since() {
     push_to(&ada, &ada, &hello());
     push_to(&ada, &ben, &hello());
     await_figure(&server, "apns", "num_unregistered", 2);
-    await_figure(&server, "apns", "num_failed", 3);
+    await_figure(&server, "apns", "num_unreachable", 3);
+    await_figure(&server, "apns", "num_failed", 0);
     assert!(is_known(&ada, &came_back));
     assert!(!is_known(&ada, &gone));
     assert!(!is_known(&ada, &bad));

@@ -208,7 +208,8 @@ fn a_device_that_google_does_not_know_is_forgotten() {
     assert!(is_known(&ada, &there));
     // A refusal for another reason says nothing about the device.
     push_to(&ada, &ada, &json!({"fcm": {"data": {"number": 1}}}));
-    await_figure(&server, "fcm", "num_failed", 2);
+    await_figure(&server, "fcm", "num_unreachable", 1);
+    await_figure(&server, "fcm", "num_failed", 1);
     assert!(is_known(&ada, &there));
 }
 
@@ -300,7 +301,8 @@ fn a_message_waits_while_google_does_not_take_who_sends() {
         }
         push_to(&ada, &ada, &hello());
     }
-    await_figure(&server, "fcm", "num_failed", 2);
+    await_figure(&server, "fcm", "num_unreachable", 2);
+    await_figure(&server, "fcm", "num_failed", 0);
     await_figure(&server, "fcm", "is_held", false);
 }
 

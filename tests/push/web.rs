@@ -270,7 +270,7 @@ fn services_that_are_not_on_the_list_are_not_asked() {
     let subscription = Browser::new().subscription(&format!("{}/secrets", stranger.url()));
     register(&ada, &subscription);
     push_to(&ada, &ada, &hello());
-    await_figure(&server, "web", "num_failed", 1);
+    await_figure(&server, "web", "num_unreachable", 1);
     assert_eq!(stranger.num_connections(), 0);
     // Nor is a host to which a service redirects.
     register(
@@ -279,7 +279,8 @@ fn services_that_are_not_on_the_list_are_not_asked() {
     );
     service.script([Reply::status(307).with("location", &format!("{}/x", stranger.url()))]);
     push_to(&ada, &ada, &hello());
-    await_figure(&server, "web", "num_failed", 3);
+    await_figure(&server, "web", "num_unreachable", 2);
+    await_figure(&server, "web", "num_failed", 1);
     assert_eq!(stranger.num_connections(), 0);
 }
 

@@ -44,6 +44,7 @@ pub(super) enum PushOutcome {
         why: String,
     },
     Refused(String),
+    Misaddressed(String),
     Unsendable(String),
 }
 
@@ -73,6 +74,7 @@ pub(super) async fn deliver(
     let (since, why) = match sent {
         Ok(Ok(())) => return PushOutcome::Sent,
         Ok(Err(SendError::Refused(why))) => return PushOutcome::Refused(why),
+        Ok(Err(SendError::Misaddressed(why))) => return PushOutcome::Misaddressed(why),
         Ok(Err(SendError::Unsendable(why))) => return PushOutcome::Unsendable(why),
         Ok(Err(SendError::Later {
             wait,

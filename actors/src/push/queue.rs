@@ -92,6 +92,9 @@ pub struct PushState {
     pub num_sent: u64,
     /// Pushes that were refused or given up.
     pub num_failed: u64,
+    /// Pushes whose devices have an address that is invalid, or that the service does not accept or
+    /// no longer knows. Clients choose addresses, so these say little about the service.
+    pub num_unreachable: u64,
     /// Attempts that were followed by another.
     pub num_retried: u64,
     /// Devices forgotten because the service no longer knows them.
@@ -340,7 +343,7 @@ impl PushQueue {
                 );
             }
             PushOutcome::Gone { num_forgotten, why } => {
-                self.state.num_failed += 1;
+                self.state.num_unreachable += 1;
                 self.state.num_unregistered += num_forgotten;
                 self.schedule.answered(now);
                 tracing::info!(
@@ -353,10 +356,15 @@ impl PushQueue {
                 self.schedule.answered(now);
                 tracing::error!(service, %device, why, "a push was refused");
             }
+            PushOutcome::Misaddressed(why) => {
+                self.state.num_unreachable += 1;
+                self.schedule.answered(now);
+                tracing::warn!(service, %device, why, "a device's address is refused");
+            }
             PushOutcome::Unsendable(why) => {
-                self.state.num_failed += 1;
+                self.state.num_unreachable += 1;
                 self.schedule.dropped();
-                tracing::error!(service, %device, why, "a push cannot be sent");
+                tracing::warn!(service, %device, why, "a push cannot be sent");
             }
             PushOutcome::Later {
                 wait,

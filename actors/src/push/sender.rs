@@ -74,6 +74,9 @@ pub enum SendError {
     /// The service refused it, and would again.
     #[error("refused: {0}")]
     Refused(String),
+    /// The service refused the address, and would again.
+    #[error("the address is refused: {0}")]
+    Misaddressed(String),
     /// It can never be sent, and the service was not asked: nothing is known of the service.
     #[error("not sent: {0}")]
     Unsendable(String),

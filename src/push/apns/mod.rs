@@ -295,6 +295,9 @@ impl Refusal {
             (400, "TopicDisallowed") if matches!(identity, Proof::Certificate { .. }) => {
                 answer.later(reason, true)
             }
+            (400, "TopicDisallowed" | "BadTopic" | "DeviceTokenNotForTopic") => {
+                SendError::Misaddressed(answer.words(reason))
+            }
             _ => SendError::Refused(answer.words(reason)),
         }
     }
