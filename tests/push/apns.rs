@@ -412,6 +412,7 @@ fn a_device_that_apple_does_not_know_is_forgotten_unless_it_came_back_since() {
     apple.gone.lock().insert("gone".to_owned(), soon);
     apple.bad.lock().insert("bad".to_owned());
     push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_unreachable", 2);
     push_to(&ada, &ben, &hello());
     await_figure(&server, "apns", "num_unregistered", 2);
     await_figure(&server, "apns", "num_unreachable", 3);
@@ -425,6 +426,35 @@ fn a_device_that_apple_does_not_know_is_forgotten_unless_it_came_back_since() {
     ada.call("device:register", again).result();
     push_to(&ada, &ada, &hello());
     service.await_answers(200, 1);
+}
+
+/// With the wrong `APNS_ENV` Apple knows none of the devices.
+#[test]
+fn no_device_is_forgotten_before_apple_has_known_any() {
+    let (apple, service) = apple();
+    let server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let devices = ["a0", "a1", "a2", "a3"].map(|token| {
+        apple.bad.lock().insert(token.to_owned());
+        register(&ada, "ios", token, APP)
+    });
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_unreachable", 4);
+    await_figure(&server, "apns", "num_unregistered", 0);
+    await_figure(&server, "apns", "doubted_setting", "APNS_ENV");
+    assert!(devices.iter().all(|device| is_known(&ada, device)));
+    eventually("the doubt is logged", || {
+        server.output().contains("APNS_ENV").then_some(())
+    });
+    apple.bad.lock().remove("a0");
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_sent", 1);
+    await_figure(&server, "apns", "doubted_setting", Json::Null);
+    push_to(&ada, &ada, &hello());
+    await_figure(&server, "apns", "num_unregistered", 3);
+    let [good, bad @ ..] = devices;
+    assert!(is_known(&ada, &good));
+    assert!(!bad.iter().any(|device| is_known(&ada, device)));
 }
 
 #[test]

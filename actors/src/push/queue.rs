@@ -88,6 +88,8 @@ pub struct PushState {
     pub num_in_flight: usize,
     /// Whether the service failed when it was last asked.
     pub is_held: bool,
+    /// The setting that is probably wrong, judging by the service's answers.
+    pub doubted_setting: Option<&'static str>,
     /// Pushes that the service accepted.
     pub num_sent: u64,
     /// Pushes that were refused or given up.
@@ -486,6 +488,7 @@ impl Handler<GetPushState> for PushQueue {
             num_retrying: self.schedule.num_retrying(),
             num_in_flight: self.schedule.num_in_flight(),
             is_held: self.schedule.is_held(),
+            doubted_setting: self.sender.doubted_setting(),
             ..self.state
         })
     }

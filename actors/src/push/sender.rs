@@ -97,6 +97,11 @@ pub trait PushSender: Send + Sync + 'static {
     /// 108 for what the service would refuse for any recipient.
     fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError>;
 
+    /// Returns the setting that is probably wrong, judging by the service's answers.
+    fn doubted_setting(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Returns the payload that wakes up an app, invisibly, because a subscription matched.
     fn notice(&self, number: u64, subscription: &str) -> Payload;
 

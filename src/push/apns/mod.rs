@@ -4,6 +4,7 @@
 //! by a key of the team; with a token each device's topic names the app.
 
 pub(crate) mod address;
+mod environment;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use self::address::{check_topic, is_apples};
+use self::environment::Environment;
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
 use super::{OpenError, payload_of, with_headers};
@@ -50,6 +52,7 @@ pub(super) struct Apns {
     client: Client,
     endpoint: String,
     identity: Proof,
+    environment: Environment,
     clock: Arc<dyn Clock>,
 }
 
@@ -123,6 +126,7 @@ impl Apns {
             client,
             endpoint: settings.endpoint.clone(),
             identity,
+            environment: Environment::default(),
             clock,
         })
     }
@@ -143,6 +147,34 @@ impl Apns {
                     token: Some(token.current(self.clock.now())?),
                 })
             }
+        }
+    }
+
+    /// Returns what a refusal means for a push.
+    fn verdict(&self, refusal: &Refusal, answer: &Answer, topic: &str) -> SendError {
+        let (reason, identity) = (refusal.reason.as_str(), &self.identity);
+        let gone = || SendError::Gone {
+            since: refusal.since(),
+            why: answer.words(reason),
+        };
+        match (answer.status, reason) {
+            (410, _) => gone(),
+            (400, "BadDeviceToken") if self.environment.has_known() => gone(),
+            // Too many for this one device.
+            (429, "TooManyRequests") => answer.later(reason, false),
+            (429 | 500.., _) => answer.later(reason, true),
+            // The sender itself is refused: a person must fix that, and the waiting messages are
+            // sent afterwards.
+            (403, _) => answer.later(reason, identity.is_refused_for_all(topic)),
+            // A certificate has its own topic. With a token, each device supplies the topic, and a
+            // wrong one concerns that device alone.
+            (400, "TopicDisallowed") if matches!(identity, Proof::Certificate { .. }) => {
+                answer.later(reason, true)
+            }
+            (400, "BadDeviceToken" | "TopicDisallowed" | "BadTopic" | "DeviceTokenNotForTopic") => {
+                SendError::Misaddressed(answer.words(reason))
+            }
+            _ => SendError::Refused(answer.words(reason)),
         }
     }
 
@@ -189,6 +221,10 @@ impl PushSender for Apns {
         Ok(Some(Payload::new(content, options)))
     }
 
+    fn doubted_setting(&self) -> Option<&'static str> {
+        self.environment.is_doubted().then_some("APNS_ENV")
+    }
+
     fn notice(&self, number: u64, subscription: &str) -> Payload {
         let aps = json!({"content-available": 1});
         let mut options = how(&aps).to_vec();
@@ -226,11 +262,13 @@ impl PushSender for Apns {
             answer = self.post((address, payload, id), &shown).await?;
             refusal = Refusal::of(&answer);
         }
+        let reason = refusal.as_ref().map_or("", |refusal| &refusal.reason);
+        self.environment.note(answer.status, reason);
         let Some(refusal) = refusal else {
             self.identity.note_taken(&shown.topic);
             return Ok(());
         };
-        Err(refusal.verdict(&answer, &self.identity, &shown.topic))
+        Err(self.verdict(&refusal, &answer, &shown.topic))
     }
 }
 
@@ -275,31 +313,10 @@ impl Refusal {
         self.reason == "ExpiredProviderToken"
     }
 
-    fn verdict(self, answer: &Answer, identity: &Proof, topic: &str) -> SendError {
-        let reason = self.reason.as_str();
-        match (answer.status, reason) {
-            (410, _) | (400, "BadDeviceToken") => SendError::Gone {
-                since: self
-                    .timestamp
-                    .map(|millis| Timestamp::from_micros(millis.saturating_mul(1000))),
-                why: answer.words(reason),
-            },
-            // Too many for this one device.
-            (429, "TooManyRequests") => answer.later(reason, false),
-            (429 | 500.., _) => answer.later(reason, true),
-            // The sender itself is refused: a person must fix that, and the waiting messages are
-            // sent afterwards.
-            (403, _) => answer.later(reason, identity.is_refused_for_all(topic)),
-            // A certificate has its own topic. With a token, each device supplies the topic, and a
-            // wrong one concerns that device alone.
-            (400, "TopicDisallowed") if matches!(identity, Proof::Certificate { .. }) => {
-                answer.later(reason, true)
-            }
-            (400, "TopicDisallowed" | "BadTopic" | "DeviceTokenNotForTopic") => {
-                SendError::Misaddressed(answer.words(reason))
-            }
-            _ => SendError::Refused(answer.words(reason)),
-        }
+    /// Returns since when the device has been gone, if Apple says so.
+    fn since(&self) -> Option<Timestamp> {
+        let micros = self.timestamp?.saturating_mul(1000);
+        Some(Timestamp::from_micros(micros))
     }
 }
 
