@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
-use super::{OpenError, payload_of};
+use super::{Named, OpenError, object_in, payload_of};
 use crate::config::FcmSettings;
 
 /// Google refuses larger payloads.
@@ -36,6 +36,8 @@ const GRANT: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const GRANT_LIFE: i64 = 3600;
 /// A token is not used in the last minutes of its life.
 const TOKEN_MARGIN: i64 = 300;
+/// What Google says of a token that it never issued.
+const INVALID_TOKEN: &str = "The registration token is not a valid FCM registration token";
 /// How long to wait after too many messages, if the service does not say.
 const QUOTA_PAUSE: Duration = Duration::from_secs(60);
 
@@ -182,10 +184,9 @@ impl PushSender for Fcm {
         let Some((name, object)) = payload_of(notification, &["fcm", "gcm"])? else {
             return Ok(None);
         };
-        Ok(Some(Payload::new(
-            super::encode(name, object, MAX_PAYLOAD)?,
-            Vec::new(),
-        )))
+        check((name, object))?;
+        let content = super::encode(name, object, MAX_PAYLOAD)?;
+        Ok(Some(Payload::new(content, Vec::new())))
     }
 
     /// Builds a data message; its values are strings, as the service requires.
@@ -219,6 +220,43 @@ impl PushSender for Fcm {
     }
 }
 
+/// Checks what Google documents of the members of a message.
+///
+/// # Errors
+/// 108 for what it would refuse.
+fn check(android: Named<'_>) -> Result<(), ApiError> {
+    let refused = |what: &str| {
+        let message = format!("notification.{}.{what}", android.0);
+        Err(ApiError::invalid_argument(message, &["notification"]))
+    };
+    object_in(android, "notification")?;
+    for (name, value) in object_in(android, "data")?.into_iter().flatten() {
+        if is_reserved(name) {
+            return refused(&format!("data.{name}: Google reserves this name"));
+        }
+        if !value.is_string() {
+            return refused(&format!("data.{name} is not a string"));
+        }
+    }
+    match android.1.get("ttl") {
+        None | Some(Json::Null) => Ok(()),
+        Some(Json::String(text)) if is_duration(text) => Ok(()),
+        Some(_) => refused("ttl is not a number of seconds as text, such as \"3.5s\""),
+    }
+}
+
+/// Whether an app's own data cannot have a name.
+fn is_reserved(name: &str) -> bool {
+    matches!(name, "from" | "message_type")
+        || ["google.", "gcm."].iter().any(|it| name.starts_with(it))
+}
+
+fn is_duration(text: &str) -> bool {
+    let seconds = text.strip_suffix('s').unwrap_or_default();
+    let is_plain = |byte: u8| byte.is_ascii_digit() || byte == b'.';
+    seconds.bytes().all(is_plain) && seconds.parse::<f64>().is_ok()
+}
+
 /// Google's reason for not accepting a message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -242,6 +280,15 @@ impl Reason {
         let first = violations.next();
         first.is_some_and(Violation::is_of_target) && violations.all(Violation::is_of_target)
     }
+
+    /// Returns whether the device's token is the argument that is invalid.
+    fn is_about_token(&self) -> bool {
+        let mut fields = self
+            .details
+            .iter()
+            .flat_map(|detail| &detail.field_violations);
+        self.message.starts_with(INVALID_TOKEN) || fields.any(|it| it.field == "message.token")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -250,6 +297,14 @@ struct Detail {
     error_code: Option<String>,
     /// Which quotas are exceeded, if it is a `google.rpc.QuotaFailure`.
     violations: Vec<Violation>,
+    /// Which members are invalid, if it is a `google.rpc.BadRequest`.
+    field_violations: Vec<FieldViolation>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FieldViolation {
+    field: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -291,6 +346,10 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
         let words = format!("{code} {}", said.error.message);
         SendError::Refused(answer.words(&words))
     };
+    let gone = || SendError::Gone {
+        since: None,
+        why: answer.words(code),
+    };
     Err(match answer.status {
         // Concerns this device only: it belongs to another project, or Google reaches it over a
         // service for which it has no key.
@@ -299,10 +358,8 @@ fn verdict(answer: &Answer) -> Result<(), SendError> {
         }
         // The sender itself is refused, as when a grant is refused.
         401 | 403 => answer.later(code, true),
-        404 if code == "UNREGISTERED" => SendError::Gone {
-            since: None,
-            why: answer.words(code),
-        },
+        404 if code == "UNREGISTERED" => gone(),
+        400 if code == "INVALID_ARGUMENT" && said.error.is_about_token() => gone(),
         429 => SendError::Later {
             wait: Some(answer.retry_after.unwrap_or(QUOTA_PAUSE)),
             holds_all: !said.error.is_of_target(),

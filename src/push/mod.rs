@@ -90,18 +90,77 @@ fn payload_of<'a>(
     Ok(None)
 }
 
+/// Returns a member of a service's part of a notification, if it is there.
+///
+/// # Errors
+/// 108 if it is not an object.
+fn object_in<'a>(
+    (name, object): Named<'a>,
+    member: &str,
+) -> Result<Option<&'a Map<String, Json>>, ApiError> {
+    match object.get(member) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Object(object)) => Ok(Some(object)),
+        Some(_) => {
+            let message = format!("notification.{name}.{member} is not an object");
+            Err(ApiError::invalid_argument(message, &["notification"]))
+        }
+    }
+}
+
 /// The headers for the service, in addition to the content for the device.
 type Options = Vec<(&'static str, String)>;
+
+/// What a service accepts as the value of a header.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    /// Anything.
+    Text,
+    /// A whole number that is not negative.
+    Number,
+    /// One of these.
+    OneOf(&'static [&'static str]),
+    /// At most so many characters.
+    AtMost(usize),
+}
+
+impl Form {
+    /// Returns what is wrong with a value.
+    fn fault_of(self, text: &str) -> Option<String> {
+        let (fault, is_right) = match self {
+            Self::Text => return None,
+            Self::Number => {
+                let is_number = text.parse::<u64>().is_ok() && !text.starts_with('+');
+                ("is not a whole number".to_owned(), is_number)
+            }
+            Self::OneOf(known) => {
+                let fault = format!("is not one of {}", known.join(", "));
+                (fault, known.contains(&text))
+            }
+            Self::AtMost(most) => {
+                let size = text.len();
+                let fault = format!("has {size} characters, at most {most} are allowed");
+                (fault, size <= most)
+            }
+        };
+        (!is_right).then_some(fault)
+    }
+}
+
+/// The headers of a service with which an app can control how a notification is handled, and the
+/// member of the notification that contains them.
+type Headers = (&'static str, &'static [(&'static str, Form)]);
 
 /// Replaces and adds options from the member `name` of a notification, an object of strings and
 /// numbers.
 ///
 /// # Errors
-/// 108 for an option that is not one of `known`, and for a value that no header can hold.
+/// 108 for an option that is not one of `known`, and for a value that no header can hold or that
+/// the service would refuse.
 fn with_headers(
     mut options: Options,
     notification: &Map<String, Json>,
-    (name, known): (&'static str, &[&'static str]),
+    (name, known): Headers,
 ) -> Result<Options, ApiError> {
     let refused = |what: &str| {
         let message = format!("notification.{name}: {what}");
@@ -113,12 +172,11 @@ fn with_headers(
     for (header, value) in headers {
         let known_as = known
             .iter()
-            .find(|known| known.eq_ignore_ascii_case(header));
-        let Some(known_as) = known_as else {
-            return Err(refused(&format!(
-                "{header} is not one of {}",
-                known.join(", ")
-            )));
+            .find(|(known, _)| known.eq_ignore_ascii_case(header));
+        let Some((known_as, form)) = known_as else {
+            let names = Vec::from_iter(known.iter().map(|(name, _)| *name));
+            let names = names.join(", ");
+            return Err(refused(&format!("{header} is not one of {names}")));
         };
         let text = match value {
             Json::String(text) => text.clone(),
@@ -134,6 +192,9 @@ fn with_headers(
             return Err(refused(&format!(
                 "{header} must be at most {MAX_HEADER} printable ASCII characters"
             )));
+        }
+        if let Some(fault) = form.fault_of(&text) {
+            return Err(refused(&format!("{header} {fault}")));
         }
         options.retain(|(given, _)| given != known_as);
         options.push((known_as, text));

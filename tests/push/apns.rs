@@ -382,6 +382,29 @@ fn what_a_push_must_have_is_said() {
         ),
         (
             "push:device",
+            json!({"device_ids": ["a"],
+                "notification": {"apns": {}, "apns_headers": {"apns-priority": 7}}}),
+            "notification.apns_headers: apns-priority is not one of 1, 5, 10",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"],
+                "notification": {"apns": {}, "apns_headers": {"apns-expiration": "soon"}}}),
+            "notification.apns_headers: apns-expiration is not a whole number",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"],
+                "notification": {"apns": {}, "apns_headers": {"apns-collapse-id": "x".repeat(65)}}}),
+            "notification.apns_headers: apns-collapse-id has 65 characters, at most 64 are allowed",
+        ),
+        (
+            "push:device",
+            json!({"device_ids": ["a"], "notification": {"apns": {"aps": "hello"}}}),
+            "notification.apns.aps is not an object",
+        ),
+        (
+            "push:device",
             json!({"device_ids": ["a"], "notification": too_big}),
             "notification.apns has 4116 bytes, at most 4096 are allowed",
         ),

@@ -207,10 +207,99 @@ fn a_device_that_google_does_not_know_is_forgotten() {
     assert!(!is_known(&ada, &gone));
     assert!(is_known(&ada, &there));
     // A refusal for another reason says nothing about the device.
-    push_to(&ada, &ada, &json!({"fcm": {"data": {"number": 1}}}));
-    await_figure(&server, "fcm", "num_unreachable", 1);
+    push_to(&ada, &ada, &json!({"fcm": {"unknown": 1}}));
     await_figure(&server, "fcm", "num_failed", 1);
     assert!(is_known(&ada, &there));
+}
+
+/// Google says of a token that it never issued only that an argument is invalid, and which.
+#[test]
+fn a_device_with_a_token_that_is_not_googles_is_forgotten() {
+    let (_, service) = google();
+    let server = with_account(&service);
+    let (ada, ben) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "ben"),
+    );
+    register(&ben, "android", "b:1", "");
+    push_to(&ada, &ben, &hello());
+    taken(&service, 1);
+    for (field, message, figure, count) in [
+        (Some("message.token"), "an argument", "num_unregistered", 1),
+        (
+            None,
+            "The registration token is not a valid FCM registration token",
+            "num_unregistered",
+            2,
+        ),
+        (Some("message.android.ttl"), "an argument", "num_failed", 1),
+        (None, "Invalid data payload key: from", "num_failed", 2),
+    ] {
+        let device = register(&ada, "android", "a:1", "");
+        let violations = field.map(|field| {
+            json!({"@type": "type.googleapis.com/google.rpc.BadRequest",
+                "fieldViolations": [{"field": field, "description": message}]})
+        });
+        let code = json!({"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError",
+            "errorCode": "INVALID_ARGUMENT"});
+        let details = Vec::from_iter([code].into_iter().chain(violations));
+        let error = json!({"code": 400, "status": "INVALID_ARGUMENT", "message": message,
+            "details": details});
+        service.script([Reply::json(400, &json!({"error": error}))]);
+        push_to(&ada, &ada, &hello());
+        await_figure(&server, "fcm", figure, count);
+        let is_forgotten = figure == "num_unregistered";
+        assert_eq!(is_known(&ada, &device), !is_forgotten, "{error}");
+    }
+}
+
+#[test]
+fn what_google_would_refuse_is_said_at_once() {
+    let (_, service) = google();
+    let server = with_account(&service);
+    let ada = Client::signed_up(&server, "ada");
+    for (android, message) in [
+        (json!({"data": ["a"]}), "fcm.data is not an object"),
+        (
+            json!({"data": {"number": 1}}),
+            "fcm.data.number is not a string",
+        ),
+        (
+            json!({"data": {"from": "ada"}}),
+            "fcm.data.from: Google reserves this name",
+        ),
+        (
+            json!({"data": {"message_type": "a"}}),
+            "fcm.data.message_type: Google reserves this name",
+        ),
+        (
+            json!({"data": {"google.a": "a"}}),
+            "fcm.data.google.a: Google reserves this name",
+        ),
+        (
+            json!({"data": {"gcm.a": "a"}}),
+            "fcm.data.gcm.a: Google reserves this name",
+        ),
+        (
+            json!({"notification": "hello"}),
+            "fcm.notification is not an object",
+        ),
+        (
+            json!({"ttl": 60}),
+            "fcm.ttl is not a number of seconds as text, such as \"3.5s\"",
+        ),
+    ] {
+        let body = json!({"device_ids": ["a"], "notification": {"fcm": android}});
+        let answer = ada.call("push:device", body);
+        assert_eq!(answer.code(), 108, "{:?}", answer.json());
+        let said = answer.json()["error"]["message"].clone();
+        assert_eq!(said, format!("notification.{message}"));
+    }
+    register(&ada, "android", "a:1", "");
+    let good = json!({"data": {"fromage": "a", "googled": "b", "_skygear": "c"}, "ttl": "3.5s",
+        "notification": null});
+    push_to(&ada, &ada, &json!({"gcm": good}));
+    taken(&service, 1);
 }
 
 #[test]

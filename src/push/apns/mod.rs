@@ -27,21 +27,21 @@ use self::address::{check_topic, is_apples};
 use self::environment::Environment;
 use super::client::{self, Answer};
 use super::signer::{Signer, seconds};
-use super::{OpenError, payload_of, with_headers};
+use super::{Form, Headers, OpenError, object_in, payload_of, with_headers};
 use crate::config::{ApnsAuth, ApnsSettings};
 
 /// Apple refuses larger payloads.
 const MAX_PAYLOAD: usize = 4096;
 /// The longest collapse id; a later notification replaces an earlier one with the same id.
 const MAX_COLLAPSE: usize = 64;
-/// The headers with which an app can control how a notification is handled.
-const HEADERS: (&str, &[&str]) = (
+/// Apple adds push types now and then.
+const HEADERS: Headers = (
     "apns_headers",
     &[
-        "apns-push-type",
-        "apns-priority",
-        "apns-expiration",
-        "apns-collapse-id",
+        ("apns-push-type", Form::Text),
+        ("apns-priority", Form::OneOf(&["1", "5", "10"])),
+        ("apns-expiration", Form::Number),
+        ("apns-collapse-id", Form::AtMost(MAX_COLLAPSE)),
     ],
 );
 /// Apple accepts tokens for an hour, and a new one at most every 20 minutes.
@@ -212,10 +212,11 @@ impl PushSender for Apns {
     }
 
     fn prepare(&self, notification: &Map<String, Json>) -> Result<Option<Payload>, ApiError> {
-        let Some((_, object)) = payload_of(notification, &["apns"])? else {
+        let Some((name, object)) = payload_of(notification, &["apns"])? else {
             return Ok(None);
         };
-        let content = super::encode("apns", object, MAX_PAYLOAD)?;
+        object_in((name, object), "aps")?;
+        let content = super::encode(name, object, MAX_PAYLOAD)?;
         let options = how(object.get("aps").unwrap_or(&Json::Null)).to_vec();
         let options = with_headers(options, notification, HEADERS)?;
         Ok(Some(Payload::new(content, options)))

@@ -25,7 +25,7 @@ pub use hosts::Hosts;
 pub use subscription::Subscription;
 pub use vapid::VapidKey;
 
-use super::{OpenError, client, payload_of, with_headers};
+use super::{Form, Headers, OpenError, client, payload_of, with_headers};
 use crate::config::{Secret, WebPushSettings};
 use vapid::Vapid;
 
@@ -33,8 +33,18 @@ use vapid::Vapid;
 /// any service allows.
 const TIME_TO_LIVE: u32 = 28 * 24 * 60 * 60;
 
-/// The headers with which an app can control how a notification is handled.
-const HEADERS: (&str, &[&str]) = ("web_headers", &["TTL", "Urgency", "Topic"]);
+/// See RFC 8030.
+const HEADERS: Headers = (
+    "web_headers",
+    &[
+        ("TTL", Form::Number),
+        (
+            "Urgency",
+            Form::OneOf(&["very-low", "low", "normal", "high"]),
+        ),
+        ("Topic", Form::AtMost(32)),
+    ],
+);
 
 /// See the module's overview.
 pub(super) struct WebPush {
