@@ -240,7 +240,10 @@ fn body(kind: EventKind) -> EventBody {
             "asked for on paper".to_owned(),
             [3, 7, 8, 9].into_iter().collect(),
         )),
-        EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd { request: 12 }),
+        EventKind::ErasureFinished => EventBody::ErasureFinished(ErasureEnd {
+            request: 12,
+            ..ErasureEnd::default()
+        }),
         EventKind::LogRestored => EventBody::LogRestored(LogRestored {
             backup: "20240611T093000.123456Z".to_owned(),
             head: 300,
@@ -358,7 +361,7 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 /// Commits that contain more than those of the single kinds, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 7] {
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 10] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
@@ -366,6 +369,9 @@ fn commits() -> [(&'static str, (Vec<u8>, Commit)); 7] {
         ("commit.rights_of_user.v1", rights_of_user()),
         ("type.extended.numbered.v1", numbered()),
         ("erasure.requested.counters.v1", counted()),
+        ("erasure.requested.records.v1", of_owner()),
+        ("erasure.requested.part.v1", part()),
+        ("erasure.finished.refused.v1", refused()),
         ("asset.uploaded.hashed.v1", hashed()),
     ]
 }
@@ -388,6 +394,44 @@ fn counted() -> (Vec<u8>, Commit) {
         let numbers = [("number".to_owned(), 12), ("line".to_owned(), 300)];
         request.counters = [("note".into(), numbers.into())].into();
     }
+    seal(commit)
+}
+
+/// An erasure of a user whose records follow.
+fn of_owner() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::ErasureRequested);
+    if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
+        request.scope = ErasureScope::User(USER.into());
+        request.records = Some(OwnedRecords {
+            all: true,
+            files: false,
+        });
+    }
+    seal(commit)
+}
+
+/// An erasure of a record with its owner.
+fn part() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::ErasureRequested);
+    if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
+        request.part_of = Some(12);
+    }
+    seal(commit)
+}
+
+/// The end of a user's erasure that left records.
+fn refused() -> (Vec<u8>, Commit) {
+    let mut commit = new_commit(EventKind::ErasureFinished);
+    let stream = |name: &str| Stream::Record(RecordId::new(name, "1"));
+    commit.events[0].body = EventBody::ErasureFinished(ErasureEnd {
+        request: 12,
+        num_refused: 1,
+        refused: vec![RefusedRecord {
+            record: stream("note"),
+            code: 113,
+            referred_by: Some(stream("link")),
+        }],
+    });
     seal(commit)
 }
 

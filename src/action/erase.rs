@@ -2,8 +2,9 @@
 
 use serde_json::{Value as Json, json};
 use skytrail_actors::erasure::{EraseEvent, EraseField, EraseRecord, EraseTypeField, EraseUser};
-use skytrail_actors::log::Erasure;
+use skytrail_actors::log::{Erasure, Erasures};
 use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::event::{ErasureScope, RefusedRecord, Stream};
 
 use super::audit::{find_user, user_id};
 use super::{Call, Outcome, Reply, request};
@@ -92,13 +93,14 @@ pub(super) async fn compact(call: Call) -> Outcome {
 pub(super) async fn list(call: Call) -> Outcome {
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(LISTED.0);
     let limit = usize::try_from(limit.clamp(1, LISTED.1)).unwrap_or(usize::MAX);
-    let erasures = call.services.eraser.erasures().last(limit);
-    let erasures: Json = erasures.iter().map(to_wire).collect();
+    let all = call.services.eraser.erasures();
+    let last = all.last(limit);
+    let erasures: Json = last.iter().map(|it| to_wire(all, it)).collect();
     Reply::new(&json!({"erasures": erasures}))
 }
 
-fn to_wire(erasure: &Erasure) -> Json {
-    json!({
+fn to_wire(erasures: &Erasures, erasure: &Erasure) -> Json {
+    let mut json = json!({
         "erasure": erasure.stream,
         "position": erasure.mark.position,
         "at": erasure.mark.at,
@@ -109,7 +111,32 @@ fn to_wire(erasure: &Erasure) -> Json {
         "num_keys": erasure.request.keys.len(),
         "files": erasure.request.files,
         "finished": erasure.is_finished(),
-    })
+    });
+    if let Some(part_of) = erasure.request.part_of {
+        json["part_of"] = part_of.into();
+    }
+    if erasure.request.records.is_some() {
+        let of_record = |it: &&Erasure| matches!(it.request.scope, ErasureScope::Record(_));
+        let parts = erasures.parts_of(erasure.mark.position);
+        json["num_records"] = parts.iter().filter(of_record).count().into();
+    }
+    if let Some(end) = erasure.end.as_ref().filter(|end| end.num_refused > 0) {
+        json["num_refused"] = end.num_refused.into();
+        json["refused"] = end.refused.iter().map(refused_to_wire).collect();
+    }
+    json
+}
+
+fn refused_to_wire(refused: &RefusedRecord) -> Json {
+    let id = |stream: &Stream| match stream {
+        Stream::Record(id) => id.to_string(),
+        other => other.to_string(),
+    };
+    let mut json = json!({"record": id(&refused.record), "code": refused.code});
+    if let Some(referrer) = &refused.referred_by {
+        json["referred_by"] = id(referrer).into();
+    }
+    json
 }
 
 fn why(call: &Call) -> Result<String, ApiError> {

@@ -4,6 +4,7 @@ mod files;
 mod full_disk;
 mod killed;
 mod numbers;
+mod owned;
 mod personal;
 mod put_back;
 mod retention;

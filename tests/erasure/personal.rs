@@ -142,6 +142,26 @@ fn a_personal_record_that_others_refer_to_stays_empty() {
     verified(&server);
 }
 
+/// What a deletion leaves of a temporal type is erased with the owner, though its events are blank
+/// before the deletion.
+#[test]
+fn a_temporal_type_keeps_no_past_of_an_erased_owner() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    mark(&master, "diary", true);
+    let body = json!({"type": "diary", "temporal": true});
+    master.call("schema:temporal", body).result();
+    ada.save("diary/1", json!({"text": CANARY}));
+    ada.save("diary/1", json!({"text": format!("{CANARY} again")}));
+    await_all(&server, &master);
+    let body = json!({"user": ada.user, "why": "a test"});
+    assert_eq!(master.call("erase:user", body).result()["finished"], true);
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+}
+
 /// What was sealed stays sealed after the type is no longer personal, and is erased all the same.
 #[test]
 fn what_was_written_while_the_type_was_personal_goes_though_it_is_not_any_more() {

@@ -155,6 +155,14 @@ fn records_that_could_not_be_erased_with_their_owner_are_told() {
         "{said}"
     );
     assert_ne!(ada.call("me", json!({})).status, 200, "she is gone");
+    let listed = master.call("erase:list", json!({"limit": 1})).result();
+    let erasure = &listed["erasures"][0];
+    let refused = json!([{"record": "note/1", "code": 113, "referred_by": "link/1"}]);
+    assert_eq!(
+        (&erasure["num_refused"], &erasure["refused"]),
+        (&json!(1), &refused),
+        "{erasure}"
+    );
     // The command names what prevents it, and what to do.
     let again = format!("skytrail erase user {user} --records");
     assert!(

@@ -7,6 +7,7 @@ mod away;
 mod calls;
 mod deliveries;
 mod door;
+mod erasing;
 mod exec;
 mod failures;
 mod golden;

@@ -9,7 +9,8 @@
 //!    record store, the ops store, copies that were set aside. Files that nothing else names are
 //!    removed from their store (`files`). One worker handles all open erasures together, holder by
 //!    holder (`work`), and starts again after a failure.
-//! 4. **The end.** `erasure.finished`. An erasure that has not ended is worked on again after a
+//! 4. **A user's records.** They are erased after the user, by requests of their own (`owned`).
+//! 5. **The end.** `erasure.finished`. An erasure that has not ended is worked on again after a
 //!    start, so neither a crash nor a full disk leaves anything behind.
 
 mod compact;
@@ -17,6 +18,7 @@ mod devices;
 mod event;
 mod field;
 mod files;
+mod owned;
 mod personal;
 mod request;
 mod type_field;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use skytrail_schema::event::ErasureScope;
 use skytrail_schema::positions::Positions;
 use tokio_util::sync::CancellationToken;
@@ -144,6 +147,8 @@ pub struct Eraser {
     /// From then on no answer waits for an end.
     stopping: CancellationToken,
     state: work::EraserStats,
+    /// What is known of the records of users who were erased since the start.
+    owned: Mutex<owned::OwnedByErasure>,
 }
 
 impl Eraser {
@@ -169,6 +174,7 @@ impl Eraser {
             reserve: None,
             stopping: CancellationToken::new(),
             state: work::EraserStats::default(),
+            owned: Mutex::default(),
         }
     }
 

@@ -56,6 +56,15 @@ pub struct Erased {
     pub finished: bool,
 }
 
+/// How the erasure of a record is requested.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Way {
+    /// Whether nothing can refuse it: neither access control, nor hooks, nor references.
+    pub(super) is_forced: bool,
+    /// The owner's erasure that it belongs to.
+    pub(super) part_of: Option<u64>,
+}
+
 impl Erased {
     /// Returns what the caller is told of it.
     pub(super) fn told_to(self, context: &RequestContext) -> Self {
@@ -71,21 +80,24 @@ impl Eraser {
     /// Those of a deletion; 110 if there is nothing to erase; 102 for another user's private
     /// record.
     pub async fn record(&self, command: EraseRecord) -> Result<Erased, ApiError> {
-        let requested = self.request_record(&command).await?;
+        let requested = self.request_record(&command, Way::default()).await?;
         let erased = self.await_end(requested, &command.context).await?;
         Ok(erased.told_to(&command.context))
     }
 
     /// Like [`Eraser::record`], but does not wait for the end.
-    pub(super) async fn request_record(&self, command: &EraseRecord) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.try_request_record(command, false)).await
-    }
-
-    /// Requests the erasure of a record; `is_forced` overrides whatever could refuse it.
-    pub(super) async fn try_request_record(
+    pub(super) async fn request_record(
         &self,
         command: &EraseRecord,
-        is_forced: bool,
+        way: Way,
+    ) -> Result<Erased, ApiError> {
+        retry_on_conflict(None, |_| self.try_request_record(command, way)).await
+    }
+
+    async fn try_request_record(
+        &self,
+        command: &EraseRecord,
+        Way { is_forced, part_of }: Way,
     ) -> Result<Outcome<Erased>, ApiError> {
         let EraseRecord {
             context, id, why, ..
@@ -113,7 +125,7 @@ impl Eraser {
             _ => {}
         }
         let stream = Stream::Record(id.clone());
-        let positions = self.with_payloads(&stream, position).await?;
+        let positions = self.with_payloads(&stream, position, part_of).await?;
         // The last version of a record that stays is empty, and is not erased.
         let last = head.map(|head| head.position);
         let positions: Positions = positions.iter().filter(|it| Some(*it) != last).collect();
@@ -122,7 +134,10 @@ impl Eraser {
             return Err(nothing(id));
         }
         let sought = command.with_files.then(|| positions.iter().collect());
-        let request = ErasureRequest::new(scope, why.clone(), positions);
+        let request = ErasureRequest {
+            part_of,
+            ..ErasureRequest::new(scope, why.clone(), positions)
+        };
         let read = (position, vec![ConflictKey::record(id)]);
         self.request((Plan::default(), request), sought, read, context)
             .await
@@ -130,7 +145,7 @@ impl Eraser {
 
     /// Returns whether a holder keeps something about a scope that is not in the log: changes by
     /// SQL that could not be imported.
-    async fn is_kept_beside(&self, scope: &ErasureScope) -> Result<bool, ApiError> {
+    pub(super) async fn is_kept_beside(&self, scope: &ErasureScope) -> Result<bool, ApiError> {
         // After this, what waited is parked or in the log.
         self.env.captured.drain().await?;
         for holder in &self.holders {
@@ -182,18 +197,27 @@ impl Eraser {
         Ok(())
     }
 
-    /// Finds the events of a record's stream that have a payload.
+    /// Finds the events of a record's stream that have a payload, and those that the owner's erasure
+    /// `part_of` has made blank: until the record is deleted, the store has their content, and keeps
+    /// it as the past of a temporal type.
     pub(super) async fn with_payloads(
         &self,
         stream: &Stream,
         until: u64,
+        part_of: Option<u64>,
     ) -> Result<Positions, ApiError> {
         const HOLDING: [EventKind; 3] = [
             EventKind::RecordCreated,
             EventKind::RecordChanged,
             EventKind::RecordReplaced,
         ];
-        let is_holding = |event: &Event| HOLDING.contains(&event.body.kind());
+        let is_holding = |event: &Event| {
+            let is_left = match event.body.erased() {
+                None => true,
+                Some(mark) => part_of.is_some() && mark.map(|mark| mark.position) == part_of,
+            };
+            is_left && HOLDING.contains(&event.body.kind())
+        };
         let found = self.in_stream(stream, until, is_holding).await?;
         Ok(found.into_iter().collect())
     }

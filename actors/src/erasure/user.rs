@@ -1,28 +1,26 @@
-//! Erasing a user: auth row, user record, devices, their records of personal types, and on request
-//! all other records that they own.
+//! Erasing a user: auth row, user record, devices. Their records follow (`owned`).
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
-use skytrail_schema::code::{ApiError, Code};
+use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{
-    ChangeStamp, ErasureRequest, ErasureScope, Event, EventBody, NoDetails, Stream,
+    ChangeStamp, ErasureRequest, ErasureScope, Event, EventBody, EventKind, NoDetails, Stream,
 };
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{RecordId, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::Head;
 
 use super::files::FilesSought;
+use super::request::nothing;
 use super::{Erased, Eraser, NamedFiles};
 use crate::accounts::plan_release;
 use crate::context::RequestContext;
-use crate::log::{ConflictKey, Erasure};
+use crate::log::ConflictKey;
 use crate::record::apply::state_of;
-use crate::record::attempt::{Outcome, commit, retry_on_conflict};
+use crate::record::attempt::{Outcome, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
-use crate::record::past;
 
 /// Erases a user: identity, logins, the addresses of their devices, subscriptions.
 #[derive(Clone, Debug)]
@@ -66,8 +64,7 @@ pub struct Refused {
 }
 
 impl Eraser {
-    /// Erases a user; returns when they are gone, or when that takes too long. Their records go
-    /// first.
+    /// Erases a user; returns when they are gone with their records, or when that takes too long.
     ///
     /// # Errors
     /// 108 for the master key's own user; 110 if there is nothing to erase; the store or the log
@@ -77,87 +74,54 @@ impl Eraser {
             let message = "_god is the master key's own user and cannot be erased";
             return Err(ApiError::invalid_argument(message, &["user"]));
         }
-        let context = &command.context;
         self.env.applied.wait_for(self.env.log.head()).await?;
-        let personal = self.personal_types(&command.user).await?;
-        let is_selected = |name: &TypeName| command.with_records || personal.contains(name);
-        let records = self.records_of(&command.user, is_selected).await?;
-        let (mut requested, remaining) = self.request_records(&command, records).await;
-        let mut refused = Vec::new();
-        for (id, mut error) in remaining {
-            if personal.contains(&id.record_type) {
-                match self.force_record(&command.of_record(&id)).await {
-                    Ok(one) => {
-                        requested.push(one);
-                        continue;
-                    }
-                    Err(after) => error = after,
-                }
-            }
-            // Others refer to this record, and an earlier erasure has emptied it.
-            if error.code == Code::ResourceNotFound {
-                continue;
-            }
-            let referrer = find_referrer(&self.env, &id, self.env.log.head()).await?;
-            refused.push(Refused {
-                record: id.to_string(),
-                message: error.message,
-                referred_by: referrer.map(|id| id.to_string()),
-            });
+        let attempt = |_| self.try_request_user(&command, None);
+        let requested = retry_on_conflict(None, attempt).await?;
+        let erased = self.await_end(requested, &command.context).await?;
+        Ok(self.with_records(command, erased))
+    }
+
+    /// Adds what is known of the user's records.
+    fn with_records(&self, command: EraseUser, mut erased: Erased) -> UserErased {
+        let owned = self.owned_of(erased.position);
+        let own = self.erasures.get(erased.position);
+        let mut positions: Vec<u64> = Vec::new();
+        positions.extend(own.iter().flat_map(|it| it.request.positions.iter()));
+        let mut num_records = 0;
+        let mut files = NamedFiles {
+            kept: owned.kept_files,
+            ..NamedFiles::default()
+        };
+        for part in self.erasures.parts_of(erased.position) {
+            num_records += u64::from(matches!(part.request.scope, ErasureScope::Record(_)));
+            // Events that are sealed with the user's key are named twice.
+            positions.extend(part.request.positions.iter());
+            files.erased.extend(part.request.files.iter().cloned());
         }
-        let num_records = requested.len().try_into().unwrap_or(u64::MAX);
-        let attempt = |_| self.try_request_user(&command, &requested);
-        let erased = retry_on_conflict(None, attempt).await?;
-        let mut erased = self.await_end(erased, context).await?;
-        for one in requested {
-            let one = self.await_end(one, context).await?;
-            erased.finished &= one.finished;
-            erased.num_events += one.num_events;
-            erased.files.add(one.files);
-        }
-        Ok(UserErased {
-            user: command.user.clone(),
-            erased: erased.told_to(context),
+        erased.num_events = positions.into_iter().collect::<Positions>().len();
+        erased.files.add(files);
+        UserErased {
+            user: command.user,
+            erased: erased.told_to(&command.context),
             num_records,
-            refused,
-        })
-    }
-
-    /// Requests the erasure of records; a record that others of them refer to comes after those.
-    /// Returns what was refused.
-    async fn request_records(
-        &self,
-        command: &EraseUser,
-        mut ids: Vec<RecordId>,
-    ) -> (Vec<Erased>, Vec<(RecordId, ApiError)>) {
-        let (mut requested, mut refused) = (Vec::new(), Vec::new());
-        loop {
-            let (num_requested, mut held) = (requested.len(), Vec::new());
-            for id in ids {
-                match self.request_record(&command.of_record(&id)).await {
-                    Ok(one) => requested.push(one),
-                    Err(error) if error.code == Code::ConstraintViolated => held.push((id, error)),
-                    Err(error) => refused.push((id, error)),
-                }
-            }
-            if held.is_empty() || requested.len() == num_requested {
-                refused.extend(held);
-                return (requested, refused);
-            }
-            // References often all point one way through the list; then the reverse order succeeds.
-            ids = held.into_iter().rev().map(|(id, _)| id).collect();
+            refused: owned.refused,
         }
     }
 
-    async fn try_request_user(
+    /// Requests the erasure of a user. As part of an earlier one, it erases what was written about
+    /// the user since then, unless an import has brought them back.
+    pub(super) async fn try_request_user(
         &self,
         command: &EraseUser,
-        records: &[Erased],
+        part_of: Option<u64>,
     ) -> Result<Outcome<Erased>, ApiError> {
         let EraseUser {
             context, user, why, ..
         } = command;
         let (user_position, row) = self.env.load_present_user(user).await?;
+        if row.is_some() && part_of.is_some() {
+            return Err(nothing(user));
+        }
         let id = RecordId::user(user);
         let (position, head) = self.env.load_head(&id).await?;
         let position = position.min(user_position);
@@ -168,11 +132,14 @@ impl Eraser {
             let body = EventBody::UserRemoved(NoDetails {});
             plan.push(Stream::User(user.clone()), version + 1, body);
         }
-        if let Some(head) = head
-            && !self.is_emptied(&head).await?
-        {
-            self.plan_without_record(&mut plan, &head, context, position)
-                .await?;
+        let mut emptied_at = None;
+        if let Some(head) = head {
+            if self.is_emptied(&head).await? {
+                emptied_at = Some(head.position);
+            } else {
+                self.plan_without_record(&mut plan, &head, context, position)
+                    .await?;
+            }
         }
         let of_devices = self.of_devices(user, position).await?;
         let mut devices = of_devices.devices;
@@ -180,43 +147,31 @@ impl Eraser {
         devices.extend(self.devices.list_devices_of(users).await?);
         self.plan_without_devices(&mut plan, (user, &devices), context, position)
             .await?;
-        if !plan.events.is_empty() {
-            // With this commit the user is gone; the next attempt finds what is left of them.
-            commit(&self.env.log, plan, position, context).await?;
-            return Ok(Outcome::Conflict);
-        }
         let sealed = self.sealed_records(user).await?;
-        if self.take_away_left(command, &sealed).await? {
-            return Ok(Outcome::Conflict);
-        }
-        let mut positions = self.of_user(user, &id, position).await?;
-        positions.extend(of_devices.positions);
-        let named = records
-            .iter()
-            .filter_map(|it| self.erasures.get(it.position));
-        let named: Vec<Erasure> = named.collect();
-        let is_named = |position| {
-            named
-                .iter()
-                .any(|it| it.request.positions.contains(position))
+        let records = match part_of {
+            None => self.owned_records(command, !sealed.is_empty()),
+            Some(_) => None,
         };
-        let sealed = sealed.iter().map(|event| event.position);
-        positions.extend(sealed.filter(|position| !is_named(*position)));
+        let mut positions = self.of_user(user, position).await?;
+        // The last version of a record that stays is empty.
+        positions.retain(|position| Some(*position) != emptied_at);
+        positions.extend(of_devices.positions);
+        positions.extend(sealed.iter().map(|event| event.position));
         let positions: Positions = positions.into_iter().collect();
         let sought = self.files_sought(command, &positions, position).await?;
         // A user who is already gone may have left records or files, which are erased now.
-        if positions.is_empty() && records.is_empty() {
-            let files = match sought.clone() {
-                Some(sought) => self.files_of(sought, &positions, &[], position).await?,
-                None => NamedFiles::default(),
-            };
-            if files.erased.is_empty() {
-                return Err(super::request::nothing(user));
-            }
+        if plan.events.is_empty()
+            && positions.is_empty()
+            && !self.removes_files(sought.clone(), position).await?
+            && !self.has_records_left(user, records).await?
+        {
+            return Err(nothing(user));
         }
         let scope = ErasureScope::User(user.clone());
         let request = ErasureRequest {
             keys: self.log.key_of(user).into_iter().collect(),
+            records,
+            part_of,
             ..ErasureRequest::new(scope, why.clone(), positions)
         };
         let stream = Stream::User(user.clone());
@@ -224,8 +179,8 @@ impl Eraser {
         // Events that are sealed with the user's key meanwhile have to be named, too.
         reads.push(ConflictKey::subject(user));
         let read = (position, reads);
-        self.request((Plan::default(), request), sought, read, context)
-            .await
+        // With this commit the user is gone, and whatever interrupts it, the rest follows.
+        self.request((plan, request), sought, read, context).await
     }
 
     /// Returns what files are removed for: the events that are erased, and with the user's records
@@ -244,6 +199,20 @@ impl Eraser {
             sought.uploaded = self.uploaded_by(&command.user, until).await?;
         }
         Ok(Some(sought))
+    }
+
+    /// Returns whether any files are removed, though no events are erased.
+    async fn removes_files(
+        &self,
+        sought: Option<FilesSought>,
+        until: u64,
+    ) -> Result<bool, ApiError> {
+        let Some(sought) = sought else {
+            return Ok(false);
+        };
+        let erased = Positions::default();
+        let files = self.files_of(sought, &erased, &[], until).await?;
+        Ok(!files.erased.is_empty())
     }
 
     /// Plans that a record is deleted, or emptied if others refer to it.
@@ -278,24 +247,19 @@ impl Eraser {
     }
 
     /// Finds the events of a user's own streams that have a payload.
-    async fn of_user(
-        &self,
-        user: &UserId,
-        id: &RecordId,
-        until: u64,
-    ) -> Result<Vec<u64>, ApiError> {
+    async fn of_user(&self, user: &UserId, until: u64) -> Result<Vec<u64>, ApiError> {
         let stream = Stream::User(user.clone());
-        let is_held = |event: &Event| !matches!(event.body, EventBody::UserRemoved(_));
+        let is_held = |event: &Event| {
+            event.body.erased().is_none() && event.body.kind() != EventKind::UserRemoved
+        };
         let mut found = self.in_stream(&stream, until, is_held).await?;
-        let (_, head) = self.env.load_head(id).await?;
-        let last = head.map(|head| head.position);
-        let stream = Stream::Record(id.clone());
-        let of_record = self.with_payloads(&stream, until).await?;
-        found.extend(of_record.iter().filter(|it| Some(*it) != last));
+        let stream = Stream::Record(RecordId::user(user));
+        let of_record = self.with_payloads(&stream, until, None).await?;
+        found.extend(of_record.iter());
         Ok(found)
     }
 
-    /// Finds the wanted events of a stream whose payloads are not erased.
+    /// Finds the wanted events of a stream.
     pub(super) async fn in_stream(
         &self,
         stream: &Stream,
@@ -304,52 +268,12 @@ impl Eraser {
     ) -> Result<Vec<u64>, ApiError> {
         let mut found = Vec::new();
         let see = |_, event: Event| {
-            if event.body.erased().is_none() && is_selected(&event) {
+            if is_selected(&event) {
                 found.push(event.position);
             }
         };
         let ranges = [(stream.clone(), 1..=until)];
         self.env.streams().each(&ranges, see).await?;
         Ok(found)
-    }
-
-    /// Lists the records of some types that a user owns, or owned when the record was deleted.
-    async fn records_of(
-        &self,
-        user: &UserId,
-        is_selected: impl Fn(&TypeName) -> bool,
-    ) -> Result<Vec<RecordId>, ApiError> {
-        const BATCH_SIZE: usize = 1000;
-        let mut found = BTreeSet::new();
-        let is_selected = |name: &TypeName| !name.is_user() && is_selected(name);
-        let types = self.env.model.get_types();
-        if !types.iter().any(|definition| is_selected(&definition.name)) {
-            return Ok(Vec::new());
-        }
-        for definition in types {
-            if !is_selected(&definition.name) {
-                continue;
-            }
-            let mut after = 0;
-            loop {
-                let heads = self.env.store.scan(&definition, after, BATCH_SIZE).await?;
-                let Some((last, _)) = heads.last() else { break };
-                after = *last;
-                let records = heads.into_iter().map(|(_, head)| head.record);
-                let owned = records.filter(|record| record.owner.as_ref() == Some(user));
-                found.extend(owned.map(|record| record.id));
-            }
-        }
-        let all = 1..=self.env.applied.position();
-        for id in past::deleted(&self.env, all, is_selected).await? {
-            if found.contains(&id) {
-                continue;
-            }
-            let last = past::last_state(&self.env, &id).await?;
-            if last.is_some_and(|record| record.owner.as_ref() == Some(user)) {
-                found.insert(id);
-            }
-        }
-        Ok(found.into_iter().collect())
     }
 }

@@ -1,5 +1,6 @@
 //! Completing erasures.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{ErasureEnd, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 
+use super::owned::OwnedState;
 use super::{Eraser, HolderError};
 use crate::context::RequestContext;
 use crate::log::Erasure;
@@ -16,7 +18,7 @@ use crate::record::attempt::commit;
 use crate::record::decide::Plan;
 
 /// How long to wait before a holder that failed is called again, at first and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long an upload can take to finish once all its bytes have arrived.
 const ENDING: Duration = Duration::from_secs(3600);
 /// The longest wait while the disk is full: whoever frees space waits for the erasure.
@@ -58,14 +60,17 @@ impl From<String> for Failure {
     }
 }
 
-/// How far the holders are with the open erasures. Those that are done are not called again if a
-/// later one fails: the log would begin a new segment each time, and fill sled anew.
+/// How far the holders are with some erasures. Those that are done are not called again if a later
+/// one fails: the log would begin a new segment each time, and fill sled anew.
 #[derive(Default)]
 struct Progress {
-    /// The position of the last erasure.
-    last: u64,
+    erasures: Tries,
     num_holders: usize,
 }
+
+/// Erasures by position, each with whether the records of its user are settled: what they were in
+/// the record store is there until then, and has to be removed from its files afterwards.
+type Tries = BTreeSet<(u64, bool)>;
 
 impl Eraser {
     /// Returns the eraser's state.
@@ -82,7 +87,11 @@ impl Eraser {
     /// Completes all open erasures and those that follow, for ever.
     pub async fn work(&self) {
         self.forget_old_keys().await;
-        tokio::join!(self.remove_late_files(), self.finish_all());
+        tokio::join!(
+            self.remove_late_files(),
+            self.erase_owned(),
+            self.finish_all()
+        );
     }
 
     async fn finish_all(&self) {
@@ -91,11 +100,11 @@ impl Eraser {
         let mut progress = Progress::default();
         let mut again = self.lacked_by_the_store();
         loop {
-            if again.is_empty() && num_open.wait_for(|it| *it > 0).await.is_err() {
+            if again.is_empty() && num_open.wait_for(|_| self.has_ready()).await.is_err() {
                 return;
             }
             let mut erasures = again.clone();
-            erasures.extend(self.erasures.open());
+            erasures.extend(self.ready());
             let failure = self.finish(&erasures, &mut progress).await.err();
             let is_soon = failure.as_ref().is_none_or(|failure| failure.is_soon);
             let is_done = failure.is_none();
@@ -111,12 +120,50 @@ impl Eraser {
                 pause = pause.min(PAUSE_WHEN_FULL);
             }
             // A new erasure need not wait for those that failed.
-            let last = last_of(&erasures);
-            let newest = || self.erasures.open().last().map(|it| it.mark.position);
-            let more = num_open.wait_for(|_| newest().is_some_and(|it| it > last));
+            let more = num_open.wait_for(|_| {
+                let now = self.tries_of(&self.ready());
+                !now.is_subset(&progress.erasures)
+            });
             let _ = tokio::time::timeout(pause, more).await;
             pause = (pause * 2).min(PAUSES.1);
         }
+    }
+
+    /// Returns the open erasures that the holders can be called for. While a user's records are being
+    /// erased, they are not called for each.
+    fn ready(&self) -> Vec<Erasure> {
+        let mut erasures = self.erasures.open();
+        let begun = self.begun();
+        erasures.retain(|erasure| is_ready(erasure, &begun));
+        erasures
+    }
+
+    fn has_ready(&self) -> bool {
+        let begun = self.begun();
+        self.erasures.has_open(|erasure| is_ready(erasure, &begun))
+    }
+
+    /// Returns the erasures of users whose records are being erased.
+    fn begun(&self) -> BTreeSet<u64> {
+        let open = self.erasures.with_open_records();
+        let is_begun = |position: &u64| matches!(self.owned_state(*position), OwnedState::Begun);
+        open.into_iter().filter(is_begun).collect()
+    }
+
+    /// Returns how far the records are that are erased with an erasure.
+    fn state_of(&self, erasure: &Erasure) -> OwnedState {
+        if erasure.request.records.is_none() || erasure.is_finished() {
+            return OwnedState::Settled;
+        }
+        self.owned_state(erasure.mark.position)
+    }
+
+    fn tries_of(&self, erasures: &[Erasure]) -> Tries {
+        let each = erasures.iter().map(|erasure| {
+            let is_settled = matches!(self.state_of(erasure), OwnedState::Settled);
+            (erasure.mark.position, is_settled)
+        });
+        each.collect()
     }
 
     /// Returns the finished erasures whose end the record store lacked when it was opened: it was
@@ -171,12 +218,14 @@ impl Eraser {
     /// Calls all holders for some erasures together, and ends each open one whose files are gone;
     /// fails with the reason if not all have ended.
     async fn finish(&self, erasures: &[Erasure], progress: &mut Progress) -> Result<(), Failure> {
-        let positions = erasures.iter().map(|erasure| &erasure.request.positions);
-        let positions = positions.fold(Positions::default(), |all, more| all.union(more));
+        let positions = erasures.iter();
+        let positions = positions.flat_map(|erasure| erasure.request.positions.iter());
+        let positions: Positions = positions.collect();
         let last = last_of(erasures);
-        if last != progress.last {
+        let tries = self.tries_of(erasures);
+        if !tries.is_subset(&progress.erasures) {
             *progress = Progress {
-                last,
+                erasures: tries.clone(),
                 num_holders: 0,
             };
         }
@@ -219,11 +268,16 @@ impl Eraser {
             }
             progress.num_holders += 1;
         }
+        let open = erasures.iter().filter(|erasure| !erasure.is_finished());
+        let mut open: Vec<&Erasure> = open.collect();
+        // A user's erasure ends after those of the records.
+        open.sort_by_key(|erasure| erasure.request.records.is_some());
         let mut done = Ok(());
-        for erasure in erasures.iter().filter(|erasure| !erasure.is_finished()) {
+        for erasure in open {
+            let is_settled = tries.contains(&(erasure.mark.position, true));
             // An erasure whose files cannot be removed does not hold up the others.
             let ended = match self.remove_files(erasure).await {
-                Ok(()) => self.end(erasure).await,
+                Ok(()) => self.end(erasure, is_settled).await,
                 failed => failed,
             };
             done = done.and(ended);
@@ -244,7 +298,14 @@ impl Eraser {
         removed.map_err(|error| format!("files are not removed yet: {error}"))
     }
 
-    async fn end(&self, erasure: &Erasure) -> Result<(), String> {
+    async fn end(&self, erasure: &Erasure, is_settled: bool) -> Result<(), String> {
+        if !is_settled || self.has_open_part(erasure) {
+            let reason = match self.state_of(erasure) {
+                OwnedState::Failing(reason) => reason,
+                OwnedState::Begun | OwnedState::Settled => "it goes on".to_owned(),
+            };
+            return Err(format!("a user's records are not erased yet: {reason}"));
+        }
         if let Err(error) = self.note_end(erasure).await {
             tracing::error!(%error, "the end of an erasure could not be noted");
             return Err(format!("its end could not be noted: {error}"));
@@ -258,10 +319,24 @@ impl Eraser {
         Ok(())
     }
 
+    fn has_open_part(&self, erasure: &Erasure) -> bool {
+        if erasure.request.records.is_none() {
+            return false;
+        }
+        let position = Some(erasure.mark.position);
+        let is_part = |it: &Erasure| it.request.part_of == position;
+        self.erasures.has_open(is_part)
+    }
+
     async fn note_end(&self, erasure: &Erasure) -> Result<(), ApiError> {
         let mut plan = Plan::default();
         let request = erasure.mark.position;
-        let body = EventBody::ErasureFinished(ErasureEnd { request });
+        let (num_refused, refused) = self.refused_of(request);
+        let body = EventBody::ErasureFinished(ErasureEnd {
+            request,
+            num_refused,
+            refused,
+        });
         plan.push(erasure.stream.clone(), 2, body);
         let context = RequestContext::system();
         // Nothing was read, so there can be no conflict.
@@ -269,6 +344,12 @@ impl Eraser {
             .await
             .map(drop)
     }
+}
+
+/// Returns whether an erasure is not part of those that have begun.
+fn is_ready(erasure: &Erasure, begun: &BTreeSet<u64>) -> bool {
+    let whole = erasure.request.part_of.unwrap_or(erasure.mark.position);
+    !begun.contains(&whole)
 }
 
 /// Returns the position of the last of some erasures.

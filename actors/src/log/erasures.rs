@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use skytrail_schema::event::{
-    Blank, Commit, ErasureMark, ErasureRequest, ErasureScope, Event, EventBody, Stream,
+    Blank, Commit, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope, Event, EventBody, Stream,
 };
 use skytrail_schema::id::{AssetName, UserId};
 use skytrail_schema::positions::Positions;
@@ -29,6 +29,8 @@ pub struct Erasure {
     pub request: Arc<ErasureRequest>,
     /// The position of the event that says that it is done everywhere.
     pub finished_at: Option<u64>,
+    /// What that event says.
+    pub end: Option<Arc<ErasureEnd>>,
 }
 
 impl Erasure {
@@ -63,6 +65,7 @@ impl Erasures {
     /// Learns an event of the log.
     pub fn learn(&self, commit: &Commit, event: &Event) {
         let mut erasures = self.erasures.write();
+        let (mut is_opened, mut is_closed) = (false, false);
         match &event.body {
             EventBody::ErasureRequested(request) => {
                 self.files.write().extend(request.files.iter().cloned());
@@ -71,21 +74,24 @@ impl Erasures {
                     mark: mark(commit, event.position, request),
                     request: Arc::new(request.clone()),
                     finished_at: None,
+                    end: None,
                 };
-                erasures.insert(event.position, erasure);
+                is_opened = erasures.insert(event.position, erasure).is_none();
             }
             EventBody::ErasureFinished(end) => {
-                if let Some(erasure) = erasures.get_mut(&end.request) {
-                    erasure.finished_at = Some(event.position);
-                }
+                let Some(erasure) = erasures.get_mut(&end.request) else {
+                    return;
+                };
+                is_closed = erasure.finished_at.replace(event.position).is_none();
+                erasure.end = Some(Arc::new(end.clone()));
             }
             _ => return,
         }
-        let num_open = erasures.values().filter(|erasure| !erasure.is_finished());
-        let num_open = num_open.count();
         // A watcher that is woken reads `erasures`.
         drop(erasures);
-        self.num_open.send_replace(num_open);
+        self.num_open.send_modify(|num_open| {
+            *num_open = (*num_open + usize::from(is_opened)).saturating_sub(usize::from(is_closed));
+        });
     }
 
     /// Returns the erasures that are not finished, in order.
@@ -93,6 +99,23 @@ impl Erasures {
         let erasures = self.erasures.read();
         let open = erasures.values().filter(|erasure| !erasure.is_finished());
         open.cloned().collect()
+    }
+
+    /// Returns whether an erasure that is not finished is one of those.
+    pub fn has_open(&self, is_selected: impl Fn(&Erasure) -> bool) -> bool {
+        let erasures = self.erasures.read();
+        let mut open = erasures.values().filter(|erasure| !erasure.is_finished());
+        open.any(is_selected)
+    }
+
+    /// Returns the positions of the users' erasures that are not finished and cover records.
+    pub fn with_open_records(&self) -> Vec<u64> {
+        let erasures = self.erasures.read();
+        let open = erasures
+            .iter()
+            .filter(|(_, erasure)| !erasure.is_finished());
+        let of_owners = open.filter(|(_, erasure)| erasure.request.records.is_some());
+        of_owners.map(|(position, _)| *position).collect()
     }
 
     /// Returns the last erasures, the newest first.
@@ -104,6 +127,15 @@ impl Erasures {
     /// Returns an erasure by the position at which it was requested.
     pub fn get(&self, position: u64) -> Option<Erasure> {
         self.erasures.read().get(&position).cloned()
+    }
+
+    /// Returns the erasures of a user's records that the user's erasure at a position has led to,
+    /// in order.
+    pub fn parts_of(&self, position: u64) -> Vec<Erasure> {
+        let erasures = self.erasures.read();
+        let later = erasures.range(position..).map(|(_, erasure)| erasure);
+        let parts = later.filter(|erasure| erasure.request.part_of == Some(position));
+        parts.cloned().collect()
     }
 
     /// Returns whether a file was erased.
@@ -128,6 +160,11 @@ impl Erasures {
     /// Returns a watch on the number of erasures that are not finished.
     pub fn watch(&self) -> watch::Receiver<usize> {
         self.num_open.subscribe()
+    }
+
+    /// Wakes those who watch: what they can do has changed, although the number has not.
+    pub fn wake(&self) {
+        self.num_open.send_modify(|_| ());
     }
 
     /// Returns a commit as readers get it: events that are still to be erased are blank already,

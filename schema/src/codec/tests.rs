@@ -255,10 +255,26 @@ fn task() -> impl Strategy<Value = EventBody> {
                 keys: positions.iter().copied().take(2).collect(),
                 files: Vec::new(),
                 counters: [("note".into(), [("number".to_owned(), 7)].into())].into(),
+                part_of: positions.first().copied(),
+                records: positions.last().map(|last| OwnedRecords {
+                    all: last % 2 == 0,
+                    files: last % 3 == 0,
+                }),
                 positions: positions.into_iter().collect(),
             })
         }),
-        any::<u64>().prop_map(|request| EventBody::ErasureFinished(ErasureEnd { request })),
+        (any::<u64>(), 0_u64..3).prop_map(|(request, num_refused)| {
+            let refused = RefusedRecord {
+                record: Stream::Record(RecordId::new("note", "1")),
+                code: 113,
+                referred_by: (num_refused > 1).then(|| Stream::Record(RecordId::new("link", "1"))),
+            };
+            EventBody::ErasureFinished(ErasureEnd {
+                request,
+                num_refused,
+                refused: (0..num_refused).map(|_| refused.clone()).collect(),
+            })
+        }),
         (name(), any::<[u64; 2]>()).prop_map(|(backup, [head, until])| {
             EventBody::LogRestored(LogRestored {
                 backup,

@@ -32,6 +32,21 @@ pub struct ErasureRequest {
     /// assigned them are blank afterwards.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub counters: BTreeMap<TypeName, BTreeMap<String, i64>>,
+    /// Which records of the user are erased as well, by requests that follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<OwnedRecords>,
+    /// The position of the user's erasure that this belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<u64>,
+}
+
+/// Which records are erased with their owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnedRecords {
+    /// Whether all of them are, and not only those of personal types.
+    pub all: bool,
+    /// Whether files that nothing else names are removed with them.
+    pub files: bool,
 }
 
 impl ErasureRequest {
@@ -44,6 +59,8 @@ impl ErasureRequest {
             keys: Vec::new(),
             files: Vec::new(),
             counters: BTreeMap::new(),
+            records: None,
+            part_of: None,
         }
     }
 }
@@ -86,6 +103,29 @@ impl ErasureScope {
 pub struct ErasureEnd {
     /// The position of the request.
     pub request: u64,
+    /// How many of an erased user's records could not be erased.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub num_refused: u64,
+    /// The first of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<RefusedRecord>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// A record that could not be erased with its owner. Messages of hooks can repeat what a record
+/// holds, so the log does not have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRecord {
+    /// The record's stream.
+    pub record: Stream,
+    /// The code of the error.
+    pub code: i64,
+    /// The stream of a record that refers to it, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub referred_by: Option<Stream>,
 }
 
 /// What is left of an event whose payload was erased.

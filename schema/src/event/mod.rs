@@ -27,7 +27,9 @@ pub use commit::{
     Actor, Commit, Event, NewCommit, NewEvent, OnBehalf, Origin, Provenance, SqlSource,
 };
 pub use device::{DeviceKind, DeviceState, SavedSubscription};
-pub use erasure::{Blank, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope};
+pub use erasure::{
+    Blank, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope, OwnedRecords, RefusedRecord,
+};
 pub use filter::{EventFilter, Kinds};
 pub use link::{AccountLinked, AccountUnlinked, Link, Service};
 pub use plugin::PluginRegistration;

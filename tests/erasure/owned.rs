@@ -1,0 +1,108 @@
+//! A user's records are erased after the user, however many there are and whatever interrupts it.
+
+use serde_json::{Value as Json, json};
+
+use super::search::places_of;
+use super::{CANARY, assert_store_is_the_logs, verified};
+use crate::support::client::Client;
+use crate::support::eventually;
+use crate::support::server::TestServer;
+
+/// More than are erased in a second or two.
+const NUM_RECORDS: usize = 300;
+
+/// Signs a user up who has many records.
+fn user_with_records(server: &TestServer, record_type: &str) -> Client {
+    let ada = Client::signed_up(server, "ada");
+    for batch in 0..NUM_RECORDS / 100 {
+        let id = |number| format!("{record_type}/{batch}-{number}");
+        let records = (0..100).map(|number| json!({"_id": id(number), "text": CANARY}));
+        let body = json!({"records": records.collect::<Vec<_>>()});
+        ada.call("record:save", body).result();
+    }
+    ada
+}
+
+fn num_left(master: &Client, record_type: &str) -> u64 {
+    let body = json!({"record_type": record_type, "count": true, "limit": 1});
+    let found = master.call("record:query", body).json();
+    found["info"]["count"].as_u64().unwrap()
+}
+
+fn listed(master: &Client) -> Vec<Json> {
+    let listed = master.call("erase:list", json!({"limit": 1000})).result();
+    listed["erasures"].as_array().unwrap().clone()
+}
+
+/// Returns the erasure of a user.
+fn erasure_of(master: &Client, user: &Client) -> Option<Json> {
+    let is_of_user = |it: &Json| it["scope"]["user"] == json!(user.user);
+    // The newest comes first.
+    listed(master).into_iter().rfind(is_of_user)
+}
+
+fn assert_cannot_sign_in(server: &TestServer, ada: &Client) {
+    assert_eq!(ada.at(server).call("me", json!({})).code(), 104);
+    let body = json!({"auth_data": {"username": "ada"}, "password": "secret"});
+    let answer = Client::anonymous(server).call("auth:login", body);
+    assert_ne!(answer.status, 200);
+}
+
+/// Waits until a user and all their records are erased.
+fn await_end(server: &TestServer, master: &Client, ada: &Client, record_type: &str) {
+    let finished = eventually("the user is erased", || {
+        erasure_of(master, ada).filter(|it| it["finished"] == true)
+    });
+    assert_eq!(finished["num_records"], NUM_RECORDS, "{finished}");
+    assert_eq!(num_left(master, record_type), 0);
+    assert!(listed(master).iter().all(|it| it["finished"] == true));
+    assert_eq!(master.health()["erasures"]["num_open"], 0);
+    assert_eq!(places_of(server, CANARY), Vec::<String>::new());
+    verified(server);
+}
+
+/// Kills the server when some of a user's records are erased.
+fn kill_in_the_middle(record_type: &str, is_personal: bool) {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let body = json!({"type": record_type, "personal": is_personal});
+    master.call("schema:personal", body).result();
+    let ada = user_with_records(&server, record_type);
+    let (eraser, user) = (master.clone(), ada.user.clone());
+    let erasing = std::thread::spawn(move || {
+        let body = json!({"user": user, "records": !is_personal, "why": "a test"});
+        eraser.try_call("erase:user", body).is_ok()
+    });
+    eventually("some are erased", || {
+        (listed(&master).len() > 5).then_some(())
+    });
+    server.kill();
+    assert!(!erasing.join().unwrap(), "it was answered before the kill");
+    server.restart();
+    let master = master.at(&server);
+    assert_cannot_sign_in(&server, &ada);
+    await_end(&server, &master, &ada, record_type);
+    assert_store_is_the_logs(&mut server);
+}
+
+#[test]
+fn the_records_of_an_erased_user_are_erased_after_a_kill() {
+    kill_in_the_middle("note", false);
+}
+
+#[test]
+fn personal_records_of_an_erased_user_are_erased_after_a_kill() {
+    kill_in_the_middle("diary", true);
+}
+
+#[test]
+fn an_erasure_that_takes_longer_than_a_request_is_answered_and_goes_on() {
+    let server = TestServer::with(&[("RESPONSE_TIMEOUT", "3")]);
+    let master = Client::master(&server);
+    let ada = user_with_records(&server, "note");
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(erased["finished"], false, "{erased}");
+    assert_cannot_sign_in(&server, &ada);
+    await_end(&server, &master, &ada, "note");
+}
