@@ -1,10 +1,13 @@
 //! `erase:record`, `erase:event`, `erase:field`, `erase:user`, `erase:list`; `log:compact`
 
-use serde_json::{Value as Json, json};
+use serde::Serialize;
+use serde_json::json;
 use skytrail_actors::erasure::{EraseEvent, EraseField, EraseRecord, EraseTypeField, EraseUser};
 use skytrail_actors::log::{Erasure, Erasures};
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{ErasureScope, RefusedRecord, Stream};
+use skytrail_schema::event::{Actor, ErasureScope, RefusedRecord, Stream};
+use skytrail_schema::id::AssetName;
+use skytrail_schema::time::Timestamp;
 
 use super::audit::{find_user, user_id};
 use super::{Call, Outcome, Reply, request};
@@ -95,48 +98,77 @@ pub(super) async fn list(call: Call) -> Outcome {
     let limit = usize::try_from(limit.clamp(1, LISTED.1)).unwrap_or(usize::MAX);
     let all = call.services.eraser.erasures();
     let last = all.last(limit);
-    let erasures: Json = last.iter().map(|it| to_wire(all, it)).collect();
+    let erasures: Vec<Listed<'_>> = last.iter().map(|it| to_wire(all, it)).collect();
     Reply::new(&json!({"erasures": erasures}))
 }
 
-fn to_wire(erasures: &Erasures, erasure: &Erasure) -> Json {
-    let mut json = json!({
-        "erasure": erasure.stream,
-        "position": erasure.mark.position,
-        "at": erasure.mark.at,
-        "by": erasure.mark.by,
-        "why": erasure.mark.why,
-        "scope": erasure.request.scope,
-        "num_events": erasure.request.positions.len(),
-        "num_keys": erasure.request.keys.len(),
-        "files": erasure.request.files,
-        "finished": erasure.is_finished(),
-    });
-    if let Some(part_of) = erasure.request.part_of {
-        json["part_of"] = part_of.into();
-    }
-    if erasure.request.records.is_some() {
-        let of_record = |it: &&Erasure| matches!(it.request.scope, ErasureScope::Record(_));
-        let parts = erasures.parts_of(erasure.mark.position);
-        json["num_records"] = parts.iter().filter(of_record).count().into();
-    }
-    if let Some(end) = erasure.end.as_ref().filter(|end| end.num_refused > 0) {
-        json["num_refused"] = end.num_refused.into();
-        json["refused"] = end.refused.iter().map(refused_to_wire).collect();
-    }
-    json
+/// An erasure as it is listed.
+#[derive(Serialize)]
+struct Listed<'a> {
+    erasure: &'a Stream,
+    position: u64,
+    at: Timestamp,
+    by: &'a Actor,
+    why: &'a str,
+    scope: &'a ErasureScope,
+    num_events: u64,
+    num_keys: usize,
+    files: &'a [AssetName],
+    finished: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_of: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_records: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_refused: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Vec<ListedRefused>>,
 }
 
-fn refused_to_wire(refused: &RefusedRecord) -> Json {
+#[derive(Serialize)]
+struct ListedRefused {
+    record: String,
+    code: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    referred_by: Option<String>,
+}
+
+fn to_wire<'a>(erasures: &Erasures, erasure: &'a Erasure) -> Listed<'a> {
+    let Erasure { mark, request, .. } = erasure;
+    let num_records = request.records.map(|_| {
+        let parts = erasures.parts_of(mark.position).into_iter();
+        let of_record = |it: &Erasure| matches!(it.request.scope, ErasureScope::Record(_));
+        parts.filter(of_record).count()
+    });
+    let end = erasure.end.as_ref().filter(|end| end.num_refused > 0);
+    Listed {
+        erasure: &erasure.stream,
+        position: mark.position,
+        at: mark.at,
+        by: &mark.by,
+        why: &mark.why,
+        scope: &request.scope,
+        num_events: request.positions.len(),
+        num_keys: request.keys.len(),
+        files: &request.files,
+        finished: erasure.is_finished(),
+        part_of: request.part_of,
+        num_records,
+        num_refused: end.map(|end| end.num_refused),
+        refused: end.map(|end| end.refused.iter().map(refused_to_wire).collect()),
+    }
+}
+
+fn refused_to_wire(refused: &RefusedRecord) -> ListedRefused {
     let id = |stream: &Stream| match stream {
         Stream::Record(id) => id.to_string(),
         other => other.to_string(),
     };
-    let mut json = json!({"record": id(&refused.record), "code": refused.code});
-    if let Some(referrer) = &refused.referred_by {
-        json["referred_by"] = id(referrer).into();
+    ListedRefused {
+        record: id(&refused.record),
+        code: refused.code,
+        referred_by: refused.referred_by.as_ref().map(id),
     }
-    json
 }
 
 fn why(call: &Call) -> Result<String, ApiError> {

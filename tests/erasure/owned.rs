@@ -3,7 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::search::places_of;
-use super::{CANARY, assert_store_is_the_logs, verified};
+use super::{CANARY, assert_store_is_the_logs, said, verified};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
@@ -61,8 +61,8 @@ fn await_end(server: &TestServer, master: &Client, ada: &Client, record_type: &s
     verified(server);
 }
 
-/// Kills the server when some of a user's records are erased.
-fn kill_in_the_middle(record_type: &str, is_personal: bool) {
+/// Kills the server when some of a user's records are erased, and runs a command, if there is one.
+fn kill_in_the_middle(record_type: &str, is_personal: bool, then: &[&str]) {
     let mut server = TestServer::start();
     let master = Client::master(&server);
     let body = json!({"type": record_type, "personal": is_personal});
@@ -78,6 +78,10 @@ fn kill_in_the_middle(record_type: &str, is_personal: bool) {
     });
     server.kill();
     assert!(!erasing.join().unwrap(), "it was answered before the kill");
+    if !then.is_empty() {
+        let output = server.skytrail(then);
+        assert!(output.status.success(), "{}", said(&output));
+    }
     server.restart();
     let master = master.at(&server);
     assert_cannot_sign_in(&server, &ada);
@@ -87,12 +91,18 @@ fn kill_in_the_middle(record_type: &str, is_personal: bool) {
 
 #[test]
 fn the_records_of_an_erased_user_are_erased_after_a_kill() {
-    kill_in_the_middle("note", false);
+    kill_in_the_middle("note", false, &[]);
 }
 
 #[test]
 fn personal_records_of_an_erased_user_are_erased_after_a_kill() {
-    kill_in_the_middle("diary", true);
+    kill_in_the_middle("diary", true, &[]);
+}
+
+/// A store that is built without the key knows nothing of the records that are left.
+#[test]
+fn personal_records_are_erased_though_the_store_was_rebuilt_in_between() {
+    kill_in_the_middle("diary", true, &["rebuild"]);
 }
 
 #[test]
