@@ -383,12 +383,13 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 
-    /// Loads records of a type in the order of their creation, regardless of who may see them.
-    /// Returns those created after the position `after`, each with the position of its creation;
-    /// none when there are no more.
+    /// Loads records of a type in the order of their creation, regardless of who may see them: all,
+    /// or those of one owner. Returns those created after the position `after`, each with the
+    /// position of its creation; none when there are no more.
     async fn scan(
         &self,
         definition: &TypeDefinition,
+        owner: Option<&UserId>,
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError>;

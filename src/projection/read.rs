@@ -162,8 +162,8 @@ pub(crate) async fn past_heads(
 pub(crate) async fn scan(
     conn: &mut Conn<'_>,
     layout: &TypeLayout,
-    after: i64,
-    limit: usize,
+    owner: Option<&UserId>,
+    (after, limit): (i64, usize),
 ) -> Result<Vec<(i64, Head)>, sqlx::Error> {
     let Some(table) = &layout.table else {
         return Ok(Vec::new());
@@ -172,6 +172,10 @@ pub(crate) async fn scan(
     push_head_columns(&mut sql, table);
     sql.push(",t._row FROM ").name(&table.name);
     sql.push(" AS t WHERE t._row > ").bind(Arg::Int(after));
+    if let Some(owner) = owner {
+        sql.push(" AND t._owner_id=")
+            .bind(Arg::text(owner.as_str()));
+    }
     sql.push(" ORDER BY t._row");
     let limit = u64::try_from(limit).unwrap_or(u64::MAX);
     table.dialect.push_limit(&mut sql, Some(limit));

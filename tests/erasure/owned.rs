@@ -1,5 +1,7 @@
 //! A user's records are erased after the user, however many there are and whatever interrupts it.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value as Json, json};
 
 use super::search::places_of;
@@ -115,4 +117,57 @@ fn an_erasure_that_takes_longer_than_a_request_is_answered_and_goes_on() {
     assert_eq!(erased["finished"], false, "{erased}");
     assert_cannot_sign_in(&server, &ada);
     await_end(&server, &master, &ada, "note");
+}
+
+/// More deletions than are read together, and ids that changed hands in between.
+#[test]
+fn deleted_records_of_an_erased_user_are_found_among_those_of_others() {
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let (ada, ben) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "ben"),
+    );
+    let save = |user: &Client, id: &str, text: &str| {
+        let body = json!({"records": [{"_id": id, "text": text}]});
+        user.call("record:save", body).result();
+    };
+    let delete = |user: &Client, ids: &[String]| {
+        user.call("record:delete", json!({"ids": ids})).result();
+    };
+    save(&ada, "note/ada-first", CANARY);
+    save(&ada, "note/handed-on", "Ada's");
+    delete(&ada, &["note/ada-first".into(), "note/handed-on".into()]);
+    save(&ben, "note/handed-on", "Ben's");
+    for batch in 0..3 {
+        let ids = (0..300).map(|number| format!("note/ben-{batch}-{number}"));
+        let ids: Vec<_> = ids.collect();
+        let records = ids.iter().map(|id| json!({"_id": id, "text": "Ben's"}));
+        let body = json!({"records": records.collect::<Vec<_>>()});
+        ben.call("record:save", body).result();
+        delete(&ben, &ids);
+    }
+    save(&ben, "note/taken-over", "Ben's");
+    delete(&ben, &["note/taken-over".into()]);
+    save(&ada, "note/taken-over", CANARY);
+    save(&ada, "note/ada-last", CANARY);
+    delete(&ada, &["note/ada-last".into()]);
+
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(erased["refused"], json!([]), "{erased}");
+    eventually("the user is erased", || {
+        erasure_of(&master, &ada).filter(|it| it["finished"] == true)
+    });
+    let parts = listed(&master);
+    let records = parts.iter().filter_map(|it| it["scope"]["record"].as_str());
+    let records: BTreeSet<_> = records.collect();
+    let hers = ["ada-first", "ada-last", "taken-over"].map(|key| format!("record/note/{key}"));
+    assert_eq!(records, hers.iter().map(String::as_str).collect());
+    let body = json!({"record_type": "note", "count": true});
+    let left = master.call("record:query", body).json();
+    assert_eq!(left["result"][0]["_id"], "note/handed-on", "{left}");
+    assert_eq!(left["info"]["count"], 1);
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
 }

@@ -109,7 +109,7 @@ impl Eraser {
         };
         let personal = self.personal_types();
         let is_selected = |name: &TypeName| records.all || personal.contains(name);
-        for id in self.records_of(user, is_selected).await? {
+        for id in self.records_of(user, 1, is_selected).await? {
             if self.is_left(&id).await? {
                 return Ok(true);
             }
@@ -200,8 +200,12 @@ impl Eraser {
             self.still_owned(named, &command.user).await?,
             BTreeSet::new(),
         );
+        // Deletions before this position are known.
+        let mut from = 1;
         loop {
-            ids.extend(self.records_of(&command.user, is_selected).await?);
+            let begun_at = self.env.log.head();
+            ids.extend(self.records_of(&command.user, from, is_selected).await?);
+            from = begun_at + 1;
             ids.retain(|id| tried.insert(id.clone()));
             self.leave_out_done(erasure, &mut ids).await?;
             if ids.is_empty() {
@@ -370,44 +374,36 @@ impl Eraser {
         Ok(())
     }
 
-    /// Lists the records of some types that a user owns, or owned when the record was deleted.
+    /// Lists the records of some types that a user owns, or owned when the record was deleted, at a
+    /// position or later.
     async fn records_of(
         &self,
         user: &UserId,
+        from: u64,
         is_selected: impl Fn(&TypeName) -> bool,
-    ) -> Result<Vec<RecordId>, ApiError> {
+    ) -> Result<BTreeSet<RecordId>, ApiError> {
         self.env.applied.wait_for(self.env.log.head()).await?;
         let mut found = BTreeSet::new();
         let is_selected = |name: &TypeName| !name.is_user() && is_selected(name);
-        let types = self.env.model.get_types();
-        if !types.iter().any(|definition| is_selected(&definition.name)) {
-            return Ok(Vec::new());
+        let mut types = self.env.model.get_types();
+        types.retain(|definition| is_selected(&definition.name));
+        if types.is_empty() {
+            return Ok(found);
         }
         for definition in types {
-            if !is_selected(&definition.name) {
-                continue;
-            }
             let mut after = 0;
             loop {
-                let heads = self.env.store.scan(&definition, after, BATCH_SIZE).await?;
+                let store = &self.env.store;
+                let heads = store.scan(&definition, Some(user), after, BATCH_SIZE);
+                let heads = heads.await?;
                 let Some((last, _)) = heads.last() else { break };
                 after = *last;
-                let records = heads.into_iter().map(|(_, head)| head.record);
-                let owned = records.filter(|record| record.owner.as_ref() == Some(user));
-                found.extend(owned.map(|record| record.id));
+                found.extend(heads.into_iter().map(|(_, head)| head.record.id));
             }
         }
-        let all = 1..=self.env.applied.position();
-        for id in past::deleted(&self.env, all, is_selected).await? {
-            if found.contains(&id) {
-                continue;
-            }
-            let last = past::last_state(&self.env, &id).await?;
-            if last.is_some_and(|record| record.owner.as_ref() == Some(user)) {
-                found.insert(id);
-            }
-        }
-        Ok(found.into_iter().collect())
+        let range = from..=self.env.applied.position();
+        found.extend(past::deleted_of(&self.env, user, range, is_selected).await?);
+        Ok(found)
     }
 }
 

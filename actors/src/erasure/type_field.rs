@@ -103,7 +103,11 @@ impl Eraser {
         };
         let mut after = 0;
         loop {
-            let heads = self.env.store.scan(definition, after, BATCH_SIZE).await?;
+            let heads = self
+                .env
+                .store
+                .scan(definition, None, after, BATCH_SIZE)
+                .await?;
             let Some((last, _)) = heads.last() else { break };
             after = *last;
             found.extend(heads.into_iter().map(|(_, head)| head.record.id));

@@ -180,7 +180,7 @@ impl Looking<'_> {
             let batch = self
                 .env
                 .store
-                .scan(&present, after, batch_size.size())
+                .scan(&present, None, after, batch_size.size())
                 .await?;
             let Some((last, _)) = batch.last() else {
                 return Ok(scanned);

@@ -9,10 +9,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::vec;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
-use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 
@@ -259,19 +260,81 @@ pub(crate) async fn deleted(
     range: RangeInclusive<u64>,
     is_selected: impl Fn(&TypeName) -> bool,
 ) -> Result<BTreeSet<RecordId>, ApiError> {
-    let (kind, (from, until)) = (EventKind::RecordDeleted, range.into_inner());
-    let positions = env.store.list_positions_of_kind(kind, from, until).await?;
     let mut found = BTreeSet::new();
-    for some in positions.chunks(BATCH_SIZE) {
-        for (_, event) in load_events(&*env.log, some).await? {
-            if let Stream::Record(id) = event.stream
-                && is_selected(&id.record_type)
-            {
-                found.insert(id);
-            }
-        }
+    let mut deletions = Deletions::within(range);
+    while let Some(ids) = deletions.next(env, &is_selected).await? {
+        found.extend(ids);
     }
     Ok(found)
+}
+
+/// Like [`deleted`], but only those whose last state belongs to a user: the one before the
+/// deletion, or that of the record which has the id today.
+///
+/// # Errors
+/// The store or the log cannot be read.
+pub(crate) async fn deleted_of(
+    env: &RecordEnv,
+    owner: &UserId,
+    range: RangeInclusive<u64>,
+    is_selected: impl Fn(&TypeName) -> bool,
+) -> Result<BTreeSet<RecordId>, ApiError> {
+    let mut found = BTreeSet::new();
+    let mut deletions = Deletions::within(range);
+    while let Some(ids) = deletions.next(env, &is_selected).await? {
+        let now = env.applied.position();
+        let at: Vec<_> = ids.into_iter().map(|id| (id, now)).collect();
+        let last = last_states(env, &at).await?.into_iter().flatten();
+        let owned = last.filter(|record| record.owner.as_ref() == Some(owner));
+        found.extend(owned.map(|record| record.id));
+    }
+    Ok(found)
+}
+
+/// Goes through the deletions of records within a range, in order.
+struct Deletions {
+    /// What is not looked at yet.
+    rest: RangeInclusive<u64>,
+    positions: vec::IntoIter<u64>,
+}
+
+impl Deletions {
+    /// How many positions of the log are looked at together: a long log can have very many
+    /// deletions.
+    const SPAN: u64 = 1 << 18;
+
+    fn within(range: RangeInclusive<u64>) -> Self {
+        Self {
+            rest: range,
+            positions: Vec::new().into_iter(),
+        }
+    }
+
+    /// Returns the ids of some more, which may be none of the selected types; `None` at the end.
+    async fn next(
+        &mut self,
+        env: &RecordEnv,
+        is_selected: impl Fn(&TypeName) -> bool,
+    ) -> Result<Option<BTreeSet<RecordId>>, ApiError> {
+        while self.positions.as_slice().is_empty() {
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            let (from, end) = (*self.rest.start(), *self.rest.end());
+            let until = end.min(from.saturating_add(Self::SPAN - 1));
+            let kind = EventKind::RecordDeleted;
+            let positions = env.store.list_positions_of_kind(kind, from, until).await?;
+            self.positions = positions.into_iter();
+            self.rest = until + 1..=end;
+        }
+        let some: Vec<u64> = self.positions.by_ref().take(BATCH_SIZE).collect();
+        let events = load_events(&*env.log, &some).await?.into_iter();
+        let ids = events.filter_map(|(_, event)| match event.stream {
+            Stream::Record(id) if is_selected(&id.record_type) => Some(id),
+            _ => None,
+        });
+        Ok(Some(ids.collect()))
+    }
 }
 
 /// Walks through a record's past, event by event.

@@ -331,6 +331,7 @@ impl RecordStore for SqlStore {
     async fn scan(
         &self,
         definition: &TypeDefinition,
+        owner: Option<&UserId>,
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError> {
@@ -339,7 +340,7 @@ impl RecordStore for SqlStore {
             return Ok(Vec::new());
         };
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        read::scan(&mut conn, &layout, after, limit)
+        read::scan(&mut conn, &layout, owner, (after, limit))
             .await
             .map_err(|error| self.failed(error))
     }

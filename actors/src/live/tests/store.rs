@@ -437,12 +437,14 @@ impl RecordStore for ModelStore {
     async fn scan(
         &self,
         definition: &TypeDefinition,
+        owner: Option<&UserId>,
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError> {
         self.gate.pass().await;
         let rows = self.past().heads.into_iter().filter_map(|(id, head)| {
-            let is_its = id.record_type == definition.name;
+            let is_owned = owner.is_none_or(|owner| head.record.owner.as_ref() == Some(owner));
+            let is_its = id.record_type == definition.name && is_owned;
             let created = self.creations(&Stream::Record(id), self.position());
             is_its.then_some((i64::try_from(*created.last()?).ok()?, head))
         });
