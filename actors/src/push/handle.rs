@@ -17,10 +17,12 @@ use uuid::Uuid;
 
 use super::notice::{self, NoticePush};
 use super::outbox::{Outbox, Waiting};
-use super::queue::{Enqueue, GetPushState, Leave, NoteDropped, PushQueue, PushState, QueuedPush};
+use super::queue::{Enqueue, GetPushState, Leave, NoteDropped, PushQueue};
+use super::queued::QueuedPush;
 use super::resume;
 use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
+use super::state::PushState;
 use crate::clock::Clock;
 use crate::device::directory::DeviceDirectory;
 use crate::spawn::run_to_completion;

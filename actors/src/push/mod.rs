@@ -21,14 +21,16 @@ mod notes;
 mod notice;
 mod outbox;
 pub mod queue;
+mod queued;
 mod resume;
 pub mod schedule;
 pub mod sender;
+mod state;
 #[cfg(test)]
 mod tests;
 
 pub use handle::{Push, PushParts, PushPayloads, PushSettings};
 pub use notice::NoticePush;
 pub use outbox::{Outbox, Waiting};
-pub use queue::PushState;
 pub use sender::{Address, Payload, PushSender, SendError};
+pub use state::PushState;

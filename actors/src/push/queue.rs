@@ -19,18 +19,15 @@ use std::time::{Duration, Instant};
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Message, SpawnHandle};
-use serde::Serialize;
-use skytrail_schema::event::DeviceKind;
-use skytrail_schema::id::{DeviceId, UserId};
-use skytrail_schema::time::Timestamp;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use uuid::Uuid;
+use tokio::sync::oneshot;
 
 use super::attempt::{Outgoing, PushOutcome, deliver};
 use super::notes::{Notes, write};
-use super::outbox::{Outbox, Waiting};
-use super::schedule::{Addressed, Again, Bounds, Entry, Schedule};
-use super::sender::{Address, Payload, PushSender};
+use super::outbox::Outbox;
+use super::queued::{NoticeKey, QueuedPush};
+use super::schedule::{Again, Bounds, Entry, Schedule};
+use super::sender::PushSender;
+use super::state::PushState;
 use crate::clock::Clock;
 use crate::device::directory::DeviceDirectory;
 
@@ -42,100 +39,12 @@ const ADDRESS_LIFE: Duration = Duration::from_secs(1);
 /// The pause after the outbox could not be written.
 const NOTES_PAUSE: Duration = Duration::from_secs(1);
 
-/// Something for one device.
-pub struct QueuedPush {
-    /// The same at every attempt.
-    pub id: Uuid,
-    /// The device.
-    pub device: DeviceId,
-    /// Whom it is for: see [`Waiting::user`].
-    pub user: Option<UserId>,
-    /// When it was requested.
-    pub since: Timestamp,
-    /// The subscription that it is a notice of.
-    pub subscription: Option<String>,
-    /// Whether the outbox has it.
-    pub is_kept: bool,
-    /// Where the device can be reached, if that was looked up just now.
-    pub address: Option<Address>,
-    /// What it gets.
-    pub payload: Arc<Payload>,
-    /// Its room in the queue.
-    pub permit: OwnedSemaphorePermit,
-}
-
-/// A subscription of a device.
-type NoticeKey = (DeviceId, String);
-
 /// The notice of a subscription that waits or is in flight.
 struct Notice {
     /// Its number in the schedule.
     number: u64,
     /// The last one that came while it was in flight.
     next: Option<QueuedPush>,
-}
-
-/// The figures of a queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct PushState {
-    /// The service.
-    pub service: &'static str,
-    /// Pushes that wait, including those for another attempt.
-    pub num_queued: usize,
-    /// Those that wait for another attempt.
-    pub num_retrying: usize,
-    /// Pushes in flight.
-    pub num_in_flight: usize,
-    /// Whether the service failed when it was last asked.
-    pub is_held: bool,
-    /// The setting that is probably wrong, judging by the service's answers.
-    pub doubted_setting: Option<&'static str>,
-    /// Pushes that the service accepted.
-    pub num_sent: u64,
-    /// Pushes that were refused or given up.
-    pub num_failed: u64,
-    /// Pushes whose devices have an address that is invalid, or that the service does not accept or
-    /// no longer knows. Clients choose addresses, so these say little about the service.
-    pub num_unreachable: u64,
-    /// Attempts that were followed by another.
-    pub num_retried: u64,
-    /// Devices forgotten because the service no longer knows them.
-    pub num_unregistered: u64,
-    /// Pushes for which there was no room.
-    pub num_dropped: u64,
-    /// Pushes that were too old when they could be sent, or whose devices were gone or belonged to
-    /// another user by then.
-    pub num_expired: u64,
-    /// Pushes that the outbox has: a crash would not lose them.
-    pub num_kept: u64,
-}
-
-impl Addressed for QueuedPush {
-    type User = Option<UserId>;
-
-    fn user(&self) -> Option<UserId> {
-        self.user.clone()
-    }
-}
-
-impl QueuedPush {
-    /// Returns what it is a notice of.
-    fn notice_key(&self) -> Option<NoticeKey> {
-        Some((self.device.clone(), self.subscription.clone()?))
-    }
-
-    /// Returns it as the outbox keeps it.
-    pub(super) fn waiting(&self, kind: DeviceKind) -> Waiting {
-        Waiting {
-            id: self.id,
-            device: self.device.clone(),
-            user: self.user.clone(),
-            kind,
-            subscription: self.subscription.clone(),
-            payload: Arc::clone(&self.payload),
-            since: self.since,
-        }
-    }
 }
 
 /// See the module's overview.

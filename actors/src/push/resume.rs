@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use super::handle::{MAX_AGE, Push, QUEUE_TIMEOUT};
 use super::outbox::Waiting;
-use super::queue::{NoteExpired, QueuedPush};
+use super::queue::NoteExpired;
+use super::queued::QueuedPush;
 use crate::spawn::spawn_named;
 
 /// Passes what was waiting on to the queues, until the end. Each push takes room there like any

@@ -7,7 +7,7 @@ use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
 use super::super::outbox::Waiting;
-use super::super::queue::QueuedPush;
+use super::super::queued::QueuedPush;
 use super::super::sender::Payload;
 use super::world::{World, soon};
 
