@@ -383,6 +383,16 @@ pub trait RecordStore: Send + Sync + 'static {
         until: u64,
     ) -> Result<Vec<u64>, StoreError>;
 
+    /// Lists the positions of events of some kinds up to a position, in order: those that a user has
+    /// caused, and those in which a plugin or a master key was involved, or no user at all. Others
+    /// may be among them.
+    async fn list_positions_of_user(
+        &self,
+        user: &UserId,
+        kinds: &[EventKind],
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError>;
+
     /// Loads records of a type in the order of their creation, regardless of who may see them: all,
     /// or those of one owner. Returns those created after the position `after`, each with the
     /// position of its creation; none when there are no more.

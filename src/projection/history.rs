@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use skytrail_schema::event::{EventKind, Stream};
+use skytrail_schema::id::UserId;
 
 use crate::projection::conn::Conn;
 
@@ -203,6 +204,39 @@ pub(crate) async fn list_positions_of_kind(
     let kind = i64::from(kind.number());
     push_kinds(&mut sql, &[kind, kind + ERASED]);
     sql.push(" ORDER BY position");
+    let rows = sql.fetch_all(conn).await?;
+    rows.iter().map(|row| row.unsigned(0)).collect()
+}
+
+/// Lists the positions of events of some kinds, without those that other users have caused alone.
+pub(crate) async fn list_positions_of_user(
+    conn: &mut Conn<'_>,
+    user: &UserId,
+    kinds: &[EventKind],
+    until: u64,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let member = if conn.dialect().is_sqlite() {
+        "actor->>"
+    } else {
+        "actor::json->>"
+    };
+    let kinds: Vec<i64> = kinds.iter().map(|kind| kind.number().into()).collect();
+    let mut sql = Sql::new("SELECT position FROM _history WHERE position<=");
+    sql.bind(Arg::unsigned(until));
+    push_kinds(&mut sql, &kinds);
+    sql.push(" AND actor IN (SELECT id FROM _actor WHERE ");
+    sql.push(member)
+        .push("'user'=")
+        .bind(Arg::text(user.as_str()));
+    sql.push(" OR ").push(member).push("'user' IS NULL");
+    sql.push(" OR ").push(member).push("'key'='master'");
+    for name in ["'plugin'", "'on_behalf'", "'rights'"] {
+        sql.push(" OR ")
+            .push(member)
+            .push(name)
+            .push(" IS NOT NULL");
+    }
+    sql.push(") ORDER BY position");
     let rows = sql.fetch_all(conn).await?;
     rows.iter().map(|row| row.unsigned(0)).collect()
 }

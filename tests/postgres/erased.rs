@@ -1,10 +1,10 @@
 //! Stores that lack an erasure while transactions are open in the database.
 
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
 use crate::support::eventually;
-use crate::support::postgres::{Database, Postgres, Session};
+use crate::support::postgres::{Database, Postgres, Session, shared};
 use crate::support::server::TestServer;
 
 /// Text that occurs only in what is erased.
@@ -229,4 +229,47 @@ fn an_erasure_does_not_wait_for_an_autovacuum() {
     erase(&master, "note/gone");
     assert!(is_vacuumed(&database, "other.big"));
     assert_eq!(database.relations_with(CANARY), Vec::<String>::new());
+}
+
+/// Whose devices there are is found in the store, which also knows who did something for whom.
+#[test]
+fn a_user_is_gone_from_devices_that_others_have_now() {
+    let database = shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let master = Client::master(&server);
+    let (ada, bob) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "bob"),
+    );
+    let register = |user: &Client, id: Option<&Json>, token: &str| {
+        let body = json!({"id": id, "type": "ios", "device_token": token});
+        user.call("device:register", body).result()["id"].clone()
+    };
+    let device = register(&ada, None, CANARY);
+    for (who, name) in [(&ada, "by-her"), (&master, "for-her")] {
+        let predicate = json!(["eq", {"$type": "keypath", "$val": "text"}, CANARY]);
+        let query = json!({"record_type": "note", "predicate": predicate});
+        let subscription = json!({"id": name, "type": "query", "query": query});
+        let body = json!({"device_id": device, "subscriptions": [subscription]});
+        who.call("subscription:save", body).result();
+    }
+    register(&bob, Some(&device), "his-token");
+    let erase = |user: &Client| {
+        let body = json!({"user": user.user, "why": "asked for on paper"});
+        let erased = master.call("erase:user", body).result();
+        erased["num_events"].as_u64().unwrap()
+    };
+    let without_devices = erase(&Client::signed_up(&server, "cyd"));
+    // One registration, two subscriptions.
+    assert_eq!(erase(&ada), without_devices + 3);
+    eventually("she is erased", || {
+        let listed = master.call("erase:list", json!({})).result();
+        (listed["erasures"][0]["finished"] != false).then_some(())
+    });
+    assert_eq!(database.relations_with(CANARY), Vec::<String>::new());
+    let address = format!("DATABASE_URL={}", database.url());
+    for check in [["log", "verify"], ["rebuild", "--verify"]] {
+        let checked = server.skytrail(&[&["--set", &address], &check[..]].concat());
+        assert!(checked.status.success(), "{checked:?}");
+    }
 }

@@ -30,11 +30,10 @@ impl Eraser {
         user: &UserId,
         until: u64,
     ) -> Result<OfDevices, ApiError> {
-        let mut positions = Vec::new();
-        for kind in [EventKind::DeviceRegistered, EventKind::SubscriptionSaved] {
-            let listed = self.env.store.list_positions_of_kind(kind, 1, until);
-            positions.extend(listed.await?);
-        }
+        // What other users register or save never concerns this one, unless they had a plugin do it.
+        let kinds = [EventKind::DeviceRegistered, EventKind::SubscriptionSaved];
+        let positions = self.env.store.list_positions_of_user(user, &kinds, until);
+        let positions = positions.await?;
         let mut found = OfDevices::default();
         for some in positions.chunks(BATCH_SIZE) {
             for (commit, event) in load_events(&*self.env.log, some).await? {

@@ -127,11 +127,9 @@ impl Eraser {
         user: &UserId,
         until: u64,
     ) -> Result<BTreeSet<AssetName>, ApiError> {
-        let mut positions = Vec::new();
-        for kind in [EventKind::AssetRegistered, EventKind::AssetUploaded] {
-            let listed = self.env.store.list_positions_of_kind(kind, 1, until);
-            positions.extend(listed.await?);
-        }
+        let kinds = [EventKind::AssetRegistered, EventKind::AssetUploaded];
+        let positions = self.env.store.list_positions_of_user(user, &kinds, until);
+        let positions = positions.await?;
         let mut names = BTreeSet::new();
         for some in positions.chunks(BATCH_SIZE) {
             for (commit, event) in load_events(&*self.env.log, some).await? {

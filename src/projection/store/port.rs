@@ -328,6 +328,15 @@ impl RecordStore for SqlStore {
         reading!(self, conn => history::list_positions_of_kind(&mut conn, kind, from, until))
     }
 
+    async fn list_positions_of_user(
+        &self,
+        user: &UserId,
+        kinds: &[EventKind],
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        reading!(self, conn => history::list_positions_of_user(&mut conn, user, kinds, until))
+    }
+
     async fn scan(
         &self,
         definition: &TypeDefinition,

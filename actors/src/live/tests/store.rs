@@ -434,6 +434,18 @@ impl RecordStore for ModelStore {
         Ok(its.map(|event| event.position).collect())
     }
 
+    async fn list_positions_of_user(
+        &self,
+        _user: &UserId,
+        kinds: &[EventKind],
+        until: u64,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.gate.pass().await;
+        let events = self.log.events(1, until).into_iter();
+        let its = events.filter(|event| kinds.contains(&event.body.kind()));
+        Ok(its.map(|event| event.position).collect())
+    }
+
     async fn scan(
         &self,
         definition: &TypeDefinition,
