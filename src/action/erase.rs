@@ -96,8 +96,10 @@ pub(super) async fn compact(call: Call) -> Outcome {
 pub(super) async fn list(call: Call) -> Outcome {
     let limit = request::whole_number(&call.body, "limit")?.unwrap_or(LISTED.0);
     let limit = usize::try_from(limit.clamp(1, LISTED.1)).unwrap_or(usize::MAX);
+    let before = request::whole_number(&call.body, "before")?.unwrap_or(u64::MAX);
+    let part_of = request::whole_number(&call.body, "part_of")?;
     let all = call.services.eraser.erasures();
-    let last = all.last(limit);
+    let last = all.last_before(before, part_of, limit);
     let erasures: Vec<Listed<'_>> = last.iter().map(|it| to_wire(all, it)).collect();
     Reply::new(&json!({"erasures": erasures}))
 }
@@ -135,11 +137,8 @@ struct ListedRefused {
 
 fn to_wire<'a>(erasures: &Erasures, erasure: &'a Erasure) -> Listed<'a> {
     let Erasure { mark, request, .. } = erasure;
-    let num_records = request.records.map(|_| {
-        let parts = erasures.parts_of(mark.position).into_iter();
-        let of_record = |it: &Erasure| matches!(it.request.scope, ErasureScope::Record(_));
-        parts.filter(of_record).count()
-    });
+    let count = |_| erasures.count_records_of(mark.position);
+    let num_records = request.records.map(count);
     let end = erasure.end.as_ref().filter(|end| end.num_refused > 0);
     Listed {
         erasure: &erasure.stream,

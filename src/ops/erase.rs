@@ -93,6 +93,12 @@ pub struct List {
     /// How many to list.
     #[arg(long, default_value_t = 50)]
     limit: u64,
+    /// Only those that were requested before this position: the next page.
+    #[arg(long)]
+    before: Option<u64>,
+    /// Those of a user's records, by the position of the user's erasure; else they are left out.
+    #[arg(long)]
+    part_of: Option<u64>,
     #[command(flatten)]
     server: ServerFlag,
 }
@@ -145,7 +151,12 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
         }
         EraseCommand::List(list) => {
             let server = RunningServer::find(config, &list.server)?;
-            let body = json!({"limit": list.limit});
+            let mut body = json!({"limit": list.limit});
+            for (name, position) in [("before", list.before), ("part_of", list.part_of)] {
+                if let Some(position) = position {
+                    set(&mut body, name, position);
+                }
+            }
             let listed = block_on(server.call("erase:list", body))?;
             let erasures = listed.get("erasures").and_then(Json::as_array);
             // The standard output is for lines of JSON only, which programs read.

@@ -31,16 +31,21 @@ fn num_left(master: &Client, record_type: &str) -> u64 {
     found["info"]["count"].as_u64().unwrap()
 }
 
-fn listed(master: &Client) -> Vec<Json> {
-    let listed = master.call("erase:list", json!({"limit": 1000})).result();
+fn listed(master: &Client, body: &Json) -> Vec<Json> {
+    let listed = master.call("erase:list", body.clone()).result();
     listed["erasures"].as_array().unwrap().clone()
 }
 
 /// Returns the erasure of a user.
 fn erasure_of(master: &Client, user: &Client) -> Option<Json> {
     let is_of_user = |it: &Json| it["scope"]["user"] == json!(user.user);
-    // The newest comes first.
-    listed(master).into_iter().rfind(is_of_user)
+    listed(master, &json!({})).into_iter().find(is_of_user)
+}
+
+/// Returns the erasures of a user's records, the newest first.
+fn parts_of(master: &Client, erasure: &Json) -> Vec<Json> {
+    let body = json!({"part_of": erasure["position"], "limit": 1000});
+    listed(master, &body)
 }
 
 fn assert_cannot_sign_in(server: &TestServer, ada: &Client) {
@@ -57,7 +62,8 @@ fn await_end(server: &TestServer, master: &Client, ada: &Client, record_type: &s
     });
     assert_eq!(finished["num_records"], NUM_RECORDS, "{finished}");
     assert_eq!(num_left(master, record_type), 0);
-    assert!(listed(master).iter().all(|it| it["finished"] == true));
+    let parts = parts_of(master, &finished);
+    assert!(parts.iter().all(|it| it["finished"] == true));
     assert_eq!(master.health()["erasures"]["num_open"], 0);
     assert_eq!(places_of(server, CANARY), Vec::<String>::new());
     verified(server);
@@ -76,7 +82,8 @@ fn kill_in_the_middle(record_type: &str, is_personal: bool, then: &[&str]) {
         eraser.try_call("erase:user", body).is_ok()
     });
     eventually("some are erased", || {
-        (listed(&master).len() > 5).then_some(())
+        let begun = erasure_of(&master, &ada)?;
+        (begun["num_records"].as_u64()? > 5).then_some(())
     });
     server.kill();
     assert!(!erasing.join().unwrap(), "it was answered before the kill");
@@ -156,10 +163,10 @@ fn deleted_records_of_an_erased_user_are_found_among_those_of_others() {
     let body = json!({"user": ada.user, "records": true, "why": "a test"});
     let erased = master.call("erase:user", body).result();
     assert_eq!(erased["refused"], json!([]), "{erased}");
-    eventually("the user is erased", || {
+    let finished = eventually("the user is erased", || {
         erasure_of(&master, &ada).filter(|it| it["finished"] == true)
     });
-    let parts = listed(&master);
+    let parts = parts_of(&master, &finished);
     let records = parts.iter().filter_map(|it| it["scope"]["record"].as_str());
     let records: BTreeSet<_> = records.collect();
     let hers = ["ada-first", "ada-last", "taken-over"].map(|key| format!("record/note/{key}"));
@@ -170,4 +177,43 @@ fn deleted_records_of_an_erased_user_are_found_among_those_of_others() {
     assert_eq!(left["info"]["count"], 1);
     verified(&server);
     assert_store_is_the_logs(&mut server);
+}
+
+/// What was refused stands with the user's erasure, however many records there were.
+#[test]
+fn an_erasure_with_many_records_is_listed_in_pages() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = user_with_records(&server, "note");
+    master.save("note/other", json!({}));
+    let refers = json!({"$type": "ref", "$id": "note/0-7"});
+    master.save("link/1", json!({"note": refers}));
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    master.call("erase:user", body).result();
+    let erasure = eventually("the user is erased", || {
+        erasure_of(&master, &ada).filter(|it| it["finished"] == true)
+    });
+    assert_eq!(erasure["refused"][0]["record"], "note/0-7", "{erasure}");
+    assert_eq!(erasure["num_records"], NUM_RECORDS - 1);
+    assert_eq!(
+        listed(&master, &json!({})).len(),
+        1,
+        "the parts are left out"
+    );
+
+    let (mut records, mut before) = (BTreeSet::new(), Json::Null);
+    loop {
+        let body = json!({"part_of": erasure["position"], "before": before, "limit": 120});
+        let page = listed(&master, &body);
+        let of_records = page.iter().filter_map(|it| it["scope"]["record"].as_str());
+        for record in of_records {
+            assert!(
+                records.insert(record.to_owned()),
+                "{record} is listed twice"
+            );
+        }
+        let Some(last) = page.last() else { break };
+        before = last["position"].clone();
+    }
+    assert_eq!(records.len(), NUM_RECORDS - 1);
 }

@@ -173,7 +173,7 @@ impl Eraser {
         if self.behind_since == 0 {
             return Vec::new();
         }
-        let mut erasures = self.erasures.last(usize::MAX);
+        let mut erasures = self.erasures.all();
         erasures.retain(|it| it.finished_at.is_some_and(|at| at > self.behind_since));
         erasures
     }
@@ -181,7 +181,7 @@ impl Eraser {
     /// Destroys the keys of all erasures again: when the log was put back, they may have been put
     /// back, too.
     async fn forget_old_keys(&self) {
-        let all = self.erasures.last(usize::MAX);
+        let all = self.erasures.all();
         let keys = all.iter().flat_map(|erasure| erasure.request.keys.clone());
         if let Err(error) = self.log.destroy_keys(keys.collect()).await {
             tracing::error!(%error, "keys of erased users could not be destroyed");
@@ -192,7 +192,7 @@ impl Eraser {
     /// began earlier may have stored its bytes afterwards, and a crash can have kept them from
     /// being removed.
     async fn remove_late_files(&self) {
-        let all = self.erasures.last(usize::MAX);
+        let all = self.erasures.all();
         let Some(remover) = self.files.as_ref().filter(|_| !all.is_empty()) else {
             return;
         };

@@ -4,7 +4,7 @@
 //! place of the events that it names, long before the payloads are gone from the disk. Every blank
 //! is shown with who asked for the erasure.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -40,21 +40,85 @@ impl Erasure {
     }
 }
 
+/// The number of low bits of a position that vary within a slice of the log, see [`Known`].
+const SLICE_BITS: u32 = 6;
+
 /// All erasures of a log.
 #[derive(Debug)]
 pub struct Erasures {
-    /// By the position at which each was requested.
-    erasures: RwLock<BTreeMap<u64, Erasure>>,
+    known: RwLock<Known>,
     /// The files that are erased or about to be.
     files: RwLock<HashSet<AssetName>>,
     /// How many erasures are not finished.
     num_open: watch::Sender<usize>,
 }
 
+/// What is known of erasures.
+#[derive(Debug, Default)]
+struct Known {
+    /// By the position at which each was requested.
+    erasures: BTreeMap<u64, Erasure>,
+    /// For each slice of the log, which erasures name events in it, in order. There can be very many
+    /// erasures, and every event that is read is looked up.
+    by_slice: HashMap<u64, Vec<u64>>,
+    /// The erasures of users' records, by the position of the user's erasure, in order.
+    parts: HashMap<u64, Vec<u64>>,
+    /// How many are not finished.
+    num_open: usize,
+}
+
+impl Known {
+    /// Adds an erasure; returns whether it is new.
+    fn add(&mut self, position: u64, erasure: Erasure) -> bool {
+        let request = Arc::clone(&erasure.request);
+        if self.erasures.insert(position, erasure).is_some() {
+            return false;
+        }
+        for (first, last) in request.positions.runs() {
+            // Only what was there before can be erased.
+            let last = last.min(&position);
+            for slice in first >> SLICE_BITS..=last >> SLICE_BITS {
+                let its = self.by_slice.entry(slice).or_default();
+                if its.last() != Some(&position) {
+                    its.push(position);
+                }
+            }
+        }
+        if let Some(whole) = request.part_of {
+            self.parts.entry(whole).or_default().push(position);
+        }
+        self.num_open += 1;
+        true
+    }
+
+    /// Notes that an erasure is finished; returns whether that is new.
+    fn finish(&mut self, end: &ErasureEnd, position: u64) -> bool {
+        let Some(erasure) = self.erasures.get_mut(&end.request) else {
+            return false;
+        };
+        erasure.end = Some(Arc::new(end.clone()));
+        let is_new = erasure.finished_at.replace(position).is_none();
+        self.num_open -= usize::from(is_new);
+        is_new
+    }
+
+    /// Returns the first erasure that takes the event at a position, if one does.
+    fn taker(&self, position: u64, is_blank: bool) -> Option<&Erasure> {
+        if !is_blank && self.num_open == 0 {
+            return None;
+        }
+        let its = self.by_slice.get(&(position >> SLICE_BITS))?;
+        let mut its = its.iter().filter_map(|it| self.erasures.get(it));
+        its.find(|erasure| {
+            (is_blank || !erasure.is_finished()) && erasure.request.positions.contains(position)
+        })
+    }
+}
+
 impl Default for Erasures {
     fn default() -> Self {
         Self {
-            erasures: RwLock::default(),
+            known: RwLock::default(),
             files: RwLock::default(),
             num_open: watch::Sender::new(0),
         }
@@ -64,9 +128,8 @@ impl Default for Erasures {
 impl Erasures {
     /// Learns an event of the log.
     pub fn learn(&self, commit: &Commit, event: &Event) {
-        let mut erasures = self.erasures.write();
-        let (mut is_opened, mut is_closed) = (false, false);
-        match &event.body {
+        let mut known = self.known.write();
+        let is_new = match &event.body {
             EventBody::ErasureRequested(request) => {
                 self.files.write().extend(request.files.iter().cloned());
                 let erasure = Erasure {
@@ -76,41 +139,36 @@ impl Erasures {
                     finished_at: None,
                     end: None,
                 };
-                is_opened = erasures.insert(event.position, erasure).is_none();
+                known.add(event.position, erasure)
             }
-            EventBody::ErasureFinished(end) => {
-                let Some(erasure) = erasures.get_mut(&end.request) else {
-                    return;
-                };
-                is_closed = erasure.finished_at.replace(event.position).is_none();
-                erasure.end = Some(Arc::new(end.clone()));
-            }
-            _ => return,
+            EventBody::ErasureFinished(end) => known.finish(end, event.position),
+            _ => false,
+        };
+        // A watcher that is woken reads what is known.
+        drop(known);
+        if is_new {
+            let now = |num_open: &mut usize| *num_open = self.known.read().num_open;
+            self.num_open.send_modify(now);
         }
-        // A watcher that is woken reads `erasures`.
-        drop(erasures);
-        self.num_open.send_modify(|num_open| {
-            *num_open = (*num_open + usize::from(is_opened)).saturating_sub(usize::from(is_closed));
-        });
     }
 
     /// Returns the erasures that are not finished, in order.
     pub fn open(&self) -> Vec<Erasure> {
-        let erasures = self.erasures.read();
+        let erasures = &self.known.read().erasures;
         let open = erasures.values().filter(|erasure| !erasure.is_finished());
         open.cloned().collect()
     }
 
     /// Returns whether an erasure that is not finished is one of those.
     pub fn has_open(&self, is_selected: impl Fn(&Erasure) -> bool) -> bool {
-        let erasures = self.erasures.read();
+        let erasures = &self.known.read().erasures;
         let mut open = erasures.values().filter(|erasure| !erasure.is_finished());
         open.any(is_selected)
     }
 
     /// Returns the positions of the users' erasures that are not finished and cover records.
     pub fn with_open_records(&self) -> Vec<u64> {
-        let erasures = self.erasures.read();
+        let erasures = &self.known.read().erasures;
         let open = erasures
             .iter()
             .filter(|(_, erasure)| !erasure.is_finished());
@@ -118,24 +176,41 @@ impl Erasures {
         of_owners.map(|(position, _)| *position).collect()
     }
 
-    /// Returns the last erasures, the newest first.
-    pub fn last(&self, limit: usize) -> Vec<Erasure> {
-        let erasures = self.erasures.read();
-        erasures.values().rev().take(limit).cloned().collect()
+    /// Returns all erasures, in order.
+    pub fn all(&self) -> Vec<Erasure> {
+        self.known.read().erasures.values().cloned().collect()
+    }
+
+    /// Returns the last erasures that were requested before a position, the newest first: those that
+    /// are part of a user's erasure, named by its position, or those that are part of none.
+    pub fn last_before(&self, before: u64, part_of: Option<u64>, limit: usize) -> Vec<Erasure> {
+        let erasures = &self.known.read().erasures;
+        let earlier = erasures.range(..before).rev().map(|(_, erasure)| erasure);
+        let wanted = earlier.filter(|erasure| erasure.request.part_of == part_of);
+        wanted.take(limit).cloned().collect()
     }
 
     /// Returns an erasure by the position at which it was requested.
     pub fn get(&self, position: u64) -> Option<Erasure> {
-        self.erasures.read().get(&position).cloned()
+        self.known.read().erasures.get(&position).cloned()
     }
 
     /// Returns the erasures of a user's records that the user's erasure at a position has led to,
     /// in order.
     pub fn parts_of(&self, position: u64) -> Vec<Erasure> {
-        let erasures = self.erasures.read();
-        let later = erasures.range(position..).map(|(_, erasure)| erasure);
-        let parts = later.filter(|erasure| erasure.request.part_of == Some(position));
+        let known = self.known.read();
+        let parts = known.parts.get(&position).into_iter().flatten();
+        let parts = parts.filter_map(|part| known.erasures.get(part));
         parts.cloned().collect()
+    }
+
+    /// Returns how many records a user's erasure at a position has led to the erasure of.
+    pub fn count_records_of(&self, position: u64) -> usize {
+        let known = self.known.read();
+        let parts = known.parts.get(&position).into_iter().flatten();
+        let parts = parts.filter_map(|part| known.erasures.get(part));
+        let of_record = |it: &&Erasure| matches!(it.request.scope, ErasureScope::Record(_));
+        parts.filter(of_record).count()
     }
 
     /// Returns whether a file was erased.
@@ -145,7 +220,7 @@ impl Erasures {
 
     /// Returns when a user was last erased.
     pub fn time_of_user(&self, user: &UserId) -> Option<Timestamp> {
-        let erasures = self.erasures.read();
+        let erasures = &self.known.read().erasures;
         let is_of_user = |erasure: &&Erasure| match &erasure.request.scope {
             ErasureScope::User(erased) => erased == user,
             _ => false,
@@ -170,23 +245,15 @@ impl Erasures {
     /// Returns a commit as readers get it: events that are still to be erased are blank already,
     /// and each blank names its erasure.
     pub fn shown(&self, commit: Arc<Commit>) -> Arc<Commit> {
-        let erasures = self.erasures.read();
-        if erasures.is_empty() {
+        let known = self.known.read();
+        if known.erasures.is_empty() {
             return commit;
         }
-        let has_open = erasures.values().any(|erasure| !erasure.is_finished());
-        let taker = |event: &Event| {
+        let takers = commit.events.iter().map(|event| {
             let is_blank = matches!(event.body, EventBody::Erased(_));
-            if !is_blank && !has_open {
-                return None;
-            }
-            let mut behind = erasures.range(event.position..).map(|(_, erasure)| erasure);
-            behind.find(|erasure| {
-                (is_blank || !erasure.is_finished())
-                    && erasure.request.positions.contains(event.position)
-            })
-        };
-        let takers: Vec<_> = commit.events.iter().map(taker).collect();
+            known.taker(event.position, is_blank)
+        });
+        let takers: Vec<_> = takers.collect();
         if takers.iter().all(Option::is_none) {
             return Arc::clone(&commit);
         }
@@ -244,6 +311,66 @@ impl CommitObserver for Erasures {
                 if let Stream::Erasure(_) = event.stream {
                     self.learn(commit, event);
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ops::Range;
+
+    use proptest::collection::{btree_set, vec};
+    use proptest::prelude::*;
+    use skytrail_schema::event::Actor;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// The log that is erased from; erasures are requested behind it.
+    const LOG: Range<u64> = 1..400;
+
+    fn erasure(position: u64, positions: &BTreeSet<u64>) -> Erasure {
+        let scope = ErasureScope::User(UserId::from("ada"));
+        let positions = positions.iter().copied().collect();
+        let mark = ErasureMark {
+            position,
+            at: Timestamp::from_micros(0),
+            by: Actor::default(),
+            why: String::new(),
+        };
+        Erasure {
+            stream: Stream::Erasure(Uuid::nil()),
+            mark: Arc::new(mark),
+            request: Arc::new(ErasureRequest::new(scope, String::new(), positions)),
+            finished_at: None,
+            end: None,
+        }
+    }
+
+    proptest! {
+        /// The first erasure that names an event takes it, unless it is finished and the event is
+        /// not blank.
+        #[test]
+        fn an_event_is_taken_by_the_first_erasure_that_names_it(
+            named in vec((btree_set(LOG, 1..40), any::<bool>()), 0..12),
+            is_blank: bool,
+        ) {
+            let mut known = Known::default();
+            let named: Vec<(u64, _)> = (LOG.end..).zip(named).collect();
+            for (position, (positions, _)) in &named {
+                known.add(*position, erasure(*position, positions));
+            }
+            for (position, _) in named.iter().filter(|(_, (_, is_finished))| *is_finished) {
+                known.finish(&ErasureEnd { request: *position, ..ErasureEnd::default() }, 1000);
+            }
+            for position in LOG {
+                let taker = known.taker(position, is_blank).map(|it| it.mark.position);
+                let first = named.iter().find(|(_, (positions, is_finished))| {
+                    (is_blank || !is_finished) && positions.contains(&position)
+                });
+                prop_assert_eq!(taker, first.map(|(position, _)| *position));
             }
         }
     }

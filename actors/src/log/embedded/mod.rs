@@ -319,7 +319,7 @@ impl OpenedLog {
         if let Some(keyring) = &self.keyring {
             // The previous process may have ended between an erasure and the destruction of its
             // keys.
-            let erasures = options.erasures.last(usize::MAX);
+            let erasures = options.erasures.all();
             let keys = erasures.iter().flat_map(|it| it.request.keys.clone());
             keyring.retire(&keys.collect::<Vec<_>>());
         }
