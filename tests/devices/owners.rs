@@ -112,3 +112,30 @@ fn nothing_is_subscribed_to_for_a_user_while_his_device_goes_to_another() {
         assert_eq!(subscriptions(&ben, &device), [json!(null); 0]);
     }
 }
+
+/// As in queries, where whoever has to be verified first may read nothing.
+#[test]
+fn an_unverified_user_is_not_told_of_what_they_could_read() {
+    let server = TestServer::with(&[("VERIFY_REQUIRED", "YES")]);
+    let master = Client::master(&server);
+    let [ada, bob] = ["ada", "bob"].map(|name| {
+        let user = Client::signed_up(&server, name);
+        let id = format!("user/{}", user.user.as_ref().unwrap());
+        master.save(&id, json!({"is_verified": true}));
+        user
+    });
+    let device = register(&bob, "t");
+    for record_type in ["letter", "mark"] {
+        let query = json!({"record_type": record_type});
+        subscribe(&bob, &device, record_type, query);
+    }
+    let mut listener = Listener::new(&server, &device);
+    let to_bob = json!([{"user_id": bob.user, "level": "read"}]);
+    ada.save("letter/1", json!({"_access": to_bob}));
+    listener.hears("letter");
+    let id = format!("user/{}", bob.user.as_ref().unwrap());
+    master.save(&id, json!({"is_verified": false}));
+    ada.save("letter/2", json!({"_access": to_bob}));
+    ada.save("mark/1", json!({}));
+    listener.hears("mark");
+}

@@ -423,3 +423,48 @@ fn a_query_that_looks_beyond_its_records_is_kept_up_to_date() {
         it.records["note/1"]["_transient"]["room"].is_null()
     });
 }
+
+/// An import brings an erased user back, maybe with other roles.
+#[test]
+fn who_was_erased_and_imported_gets_a_new_result() {
+    let world = World::new(&[]);
+    for role in ["editor", "writer"] {
+        save(
+            &world.ada,
+            &format!("note/for-{role}"),
+            json!([{"role": role, "level": "read"}]),
+        );
+    }
+    save(
+        &world.ada,
+        "note/open",
+        json!([{"public": true, "level": "read"}]),
+    );
+    world.assign("role:assign", "editor");
+    let query = json!({"record_type": "note"});
+    let mut listener = Listener::open(&world.server, &world.bob);
+    let before = listener.subscribe("q", query.clone()).clone();
+    assert_eq!(ids(&before), ["note/for-editor", "note/open"]);
+    drop(listener);
+    let body = json!({"user": world.bob.user, "why": "a mistake"});
+    world.master.call("erase:user", body).result();
+    let hash = bcrypt::hash("secret", 4).unwrap();
+    let bob = json!({"id": world.bob.user, "auth_data": {"username": "bob"},
+                     "password_hash": hash, "roles": ["writer"]});
+    world
+        .master
+        .call("auth:import", json!({"users": [bob]}))
+        .result();
+    let credentials = json!({"auth_data": {"username": "bob"}, "password": "secret"});
+    let session = Client::anonymous(&world.server).call("auth:login", credentials);
+    let bob = world
+        .bob
+        .with_token(session.result()["access_token"].as_str().unwrap());
+    let mut listener = Listener::open(&world.server, &bob);
+    listener.followed.insert("q".into(), before.resumed());
+    let mut back = query;
+    back["from"] = before.position.into();
+    let after = listener.subscribe("q", back);
+    assert_eq!(after.num_resets, 1);
+    assert_eq!(ids(after), ["note/for-writer", "note/open"]);
+}

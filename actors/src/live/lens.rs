@@ -218,6 +218,10 @@ pub(super) fn disturbs(
             let has_roles = !patch.roles_added.is_empty() || !patch.roles_removed.is_empty();
             has_roles && audience.user.as_ref() == Some(user)
         }
+        // An import can bring an erased user back with other roles.
+        (Stream::User(user), EventBody::UserCreated(_) | EventBody::UserRemoved(_)) => {
+            audience.user.as_ref() == Some(user)
+        }
         _ => false,
     }
 }

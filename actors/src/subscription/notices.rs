@@ -24,6 +24,7 @@ use super::lookups::look_up;
 use super::matching::{match_condition, may_see};
 use super::numbers::SequenceNumbers;
 use super::{Candidate, Subscriptions};
+use crate::accounts::admission::refuse_unverified;
 use crate::budget::{Budget, MAX_COST};
 use crate::delivery::Consumer;
 use crate::hub::{Announce, Hub};
@@ -346,7 +347,8 @@ impl Past {
 struct Callers(HashMap<Option<UserId>, Caller>);
 
 impl Callers {
-    /// Returns a subscription's owner; a user who is locked out counts as nobody.
+    /// Returns a subscription's owner; a user who is locked out or has to be verified first counts
+    /// as nobody.
     async fn load(&mut self, env: &RecordEnv, user: Option<&UserId>) -> Result<&Caller, ApiError> {
         match self.0.entry(user.cloned()) {
             Entry::Occupied(known) => Ok(known.into_mut()),
@@ -358,7 +360,10 @@ impl Callers {
                 if let Some(user) = user {
                     let now = env.clock.now();
                     let state = env.load_user(user).await?;
-                    if let Some(state) = state.filter(|state| state.check_enabled(now).is_ok()) {
+                    let enabled = state.filter(|state| state.check_enabled(now).is_ok());
+                    if let Some(state) = enabled
+                        && is_verified(env, user).await?
+                    {
                         caller.user = Some(user.clone());
                         caller.roles = state.roles;
                     }
@@ -367,6 +372,15 @@ impl Callers {
             }
         }
     }
+}
+
+/// Whether a user may act, as far as it depends on being verified.
+async fn is_verified(env: &RecordEnv, user: &UserId) -> Result<bool, ApiError> {
+    if !env.model.requires_verification() {
+        return Ok(true);
+    }
+    let (_, head) = env.load_head(&RecordId::user(user)).await?;
+    Ok(refuse_unverified(head.as_ref().map(|head| &head.record)).is_ok())
 }
 
 /// Whether a subscription may be about a record of which nothing is left.
