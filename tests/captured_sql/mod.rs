@@ -7,6 +7,7 @@ mod bulk;
 mod erased;
 mod heard;
 mod left;
+mod locks;
 mod names;
 mod numbers;
 mod parked;

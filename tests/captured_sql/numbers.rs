@@ -42,7 +42,7 @@ impl World {
     }
 
     /// Fails unless each bill's place is the position at which the log created it.
-    fn assert_places_are_the_logs(&self, after: &str) {
+    pub(super) fn assert_places_are_the_logs(&self, after: &str) {
         for line in self.places().lines() {
             let (key, place) = line.split_once('|').unwrap();
             let versions = self.versions(&format!("bill/{key}"));

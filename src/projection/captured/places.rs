@@ -3,8 +3,13 @@
 //! A row's place is the position at which the log created its record. SQL can delete the row, insert
 //! another one under the same id, or give the row another id. So a trigger writes the place of a row
 //! that is taken away from its id to `_place`, and another one gives it to the next row with this id
-//! (see the tenth migration). The record keeps its place as long as it is in the log: only the
+//! (see the eleventh migration). The record keeps its place as long as it is in the log: only the
 //! events that delete it, or create it anew, remove the place.
+//!
+//! The second trigger reads the place before the row is inserted, without a lock: the insertion may
+//! have to wait for another session, or may not happen (`ON CONFLICT DO NOTHING`). Once the row is
+//! there, the first trigger locks the place until the transaction ends, and looks again: if the log
+//! has removed the place meanwhile, the row gets one after all positions.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +95,7 @@ pub(in crate::projection) async fn settle_table(
     give_back(conn, table, None).await
 }
 
-/// Waits for sessions that are inserting rows with these places.
+/// Waits for sessions that have inserted rows with these places.
 async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new("DELETE FROM _place AS p WHERE ");
     only(&mut sql, table, Some(keys));

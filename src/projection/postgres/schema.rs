@@ -27,13 +27,13 @@ use crate::projection::{ddl, read};
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The format that this program writes and knows.
-pub(super) const FORMAT: i64 = 10;
+pub(super) const FORMAT: i64 = 11;
 
 /// The format since which record tables have the triggers that they have now.
 const TRIGGERS_SINCE: i64 = 10;
 
 /// The scripts that lead to each format from the previous one.
-const SCRIPTS: [&str; 10] = [
+const SCRIPTS: [&str; 11] = [
     include_str!("migrations/0001_fixed.sql"),
     include_str!("migrations/0002_captured.sql"),
     include_str!("migrations/0003_parked.sql"),
@@ -44,6 +44,7 @@ const SCRIPTS: [&str; 10] = [
     include_str!("migrations/0008_roles.sql"),
     include_str!("migrations/0009_numbered.sql"),
     include_str!("migrations/0010_places.sql"),
+    include_str!("migrations/0011_place_locks.sql"),
 ];
 
 /// The limit on the length of names, which does not depend on the extensions.
