@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
 use super::{hook, server};
+use crate::erasure::search::places_of;
 use crate::support::client::Client;
-use crate::support::eventually;
+use crate::support::{eventually, eventually_within};
 
 fn newest_of(master: &Client, scope: &Json) -> Json {
     let listed = master.call("erase:list", json!({"limit": 1000})).result();
@@ -99,4 +101,105 @@ fn records_of_an_erased_user_wait_for_a_plugin_that_does_not_answer() {
     });
     assert_eq!(health["erasures"]["num_open"], 0, "{health}");
     drop(serving);
+}
+
+/// Long enough for a hook or two, and much less than if each record waited for one.
+const SOON: Duration = Duration::from_secs(40);
+/// So many that hooks of three seconds each take minutes.
+const NUM_HELD_UP: usize = 40;
+
+fn is_gone(master: &Client, id: &str) -> bool {
+    let found = master.call("record:fetch", json!({"ids": [id]})).result();
+    found[0]["code"] == 110
+}
+
+fn await_failing(master: &Client) {
+    let health = eventually_within(SOON, "the health says what holds it up", || {
+        Some(master.health()).filter(|it| it["erasures"]["is_failing"] == true)
+    });
+    let reason = health["erasures"]["reason"].to_string();
+    assert!(reason.contains("records are not erased yet"), "{health}");
+}
+
+#[test]
+fn records_that_wait_for_a_plugin_hold_up_neither_their_user_nor_others() {
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let hooks = ["diary", "note"].map(|record_type| {
+        let mut before = hook(record_type, "beforeDelete");
+        before["timeout_ms"] = json!(3000);
+        before
+    });
+    let worker = Worker::ready(&server, &json!({}), &json!({"hook": hooks}));
+    let _serving = worker.serve(|_, _| {});
+    let master = Client::master(&server);
+    let personal = json!({"type": "diary", "personal": true});
+    master.call("schema:personal", personal).result();
+    let ada = Client::signed_up(&server, "ada-6d1f20c9");
+    for record_type in ["diary", "note"] {
+        let ids = (0..NUM_HELD_UP).map(|number| format!("{record_type}/{number}"));
+        let records: Vec<Json> = ids.map(|id| json!({"_id": id, "text": "hers"})).collect();
+        let saved = ada.call("record:save", json!({"records": records}));
+        saved.result();
+    }
+    ada.save("other/hers", json!({"text": "hers"}));
+    let bob = Client::signed_up(&server, "bob");
+    for number in 0..5 {
+        bob.save(&format!("other/{number}"), json!({"text": "his"}));
+    }
+
+    for user in [&ada.user, &bob.user] {
+        let body = json!({"user": user, "records": true, "why": "a test"});
+        master.call("erase:user", body).result();
+    }
+    let erasure = eventually_within(SOON, "what is of another user is erased", || {
+        let erasure = newest_of(&master, &json!({"user": bob.user}));
+        Some(erasure).filter(|it| it["finished"] == true)
+    });
+    assert_eq!(
+        (&erasure["num_records"], erasure.get("refused")),
+        (&json!(5), None)
+    );
+    await_failing(&master);
+    eventually_within(SOON, "her name is nowhere", || {
+        let places = places_of(&server, "ada-6d1f20c9");
+        places.is_empty().then_some(())
+    });
+    for id in ["diary/0", "diary/9", "other/hers"] {
+        eventually_within(SOON, &format!("{id} is gone"), || {
+            is_gone(&master, id).then_some(())
+        });
+    }
+    let body = json!({"record_type": "note", "count": true, "limit": 1});
+    let left = master.call("record:query", body).json();
+    assert_eq!(left["info"]["count"], NUM_HELD_UP, "{left}");
+    let erasure = newest_of(&master, &json!({"user": ada.user}));
+    assert_eq!(erasure["finished"], false, "{erasure}");
+}
+
+#[test]
+fn a_record_that_a_plugin_never_answers_for_holds_up_no_other_of_its_type() {
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let mut before = hook("note", "beforeDelete");
+    before["timeout_ms"] = json!(300);
+    let worker = Worker::ready(&server, &json!({}), &json!({"hook": [before]}));
+    let _serving = worker.serve(|worker, message| {
+        let is_first = message["param"]["record"]["_id"] == "note/0";
+        if message["name"] == "note_beforeDelete" && !is_first {
+            worker.answer_record(message, &json!({}));
+        }
+    });
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    for number in 0..3 {
+        ada.save(&format!("note/{number}"), json!({"text": "hers"}));
+    }
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    master.call("erase:user", body).result();
+    for id in ["note/1", "note/2"] {
+        eventually_within(SOON, &format!("{id} is gone"), || {
+            is_gone(&master, id).then_some(())
+        });
+    }
+    await_failing(&master);
+    assert!(!is_gone(&master, "note/0"));
 }

@@ -1,5 +1,6 @@
-//! The records of an erased user. The user's erasure says that they are to be erased, too; here they
-//! are, one after the other, each by a request of its own, while nobody waits.
+//! The records of erased users. A user's erasure says that they are to be erased, too; here they are,
+//! one after the other, each by a request of its own, while nobody waits. Several users are in
+//! progress at once.
 //!
 //! 1. **Which.** All that the user owns, or owned when they were deleted; without `all` only those of
 //!    personal types. Those whose events the user's key sealed are found by the events that the
@@ -9,14 +10,19 @@
 //! 3. **What was written meanwhile.** Saves that were in progress may have added records, and their
 //!    events may have been sealed with a new key: the user is looked for again, and then erased again.
 //! 4. **What fails.** Refusals are final and noted at the end. Anything else, such as a plugin that is
-//!    not connected, keeps the user's erasure open, and is tried again.
+//!    not connected, keeps the user's erasure open, and is tried again. Until then no other record of
+//!    that type is tried: for each of them, a plugin that does not answer would take its time again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, ErasureScope, OwnedRecords, RefusedRecord, Stream};
 use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::request::Way;
@@ -33,11 +39,19 @@ use crate::record::past;
 const BATCH_SIZE: usize = 1000;
 /// How many refused records the end of an erasure names.
 const MAX_REFUSED: usize = 1000;
+/// The records of how many users are erased at once.
+const MAX_USERS: usize = 16;
+/// How long the holders wait for a user's records, so that they are called once for all of it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How far the records of an erased user are.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Owned {
     pub(super) state: OwnedState,
+    /// Why some could not be erased at the last try.
+    failure: Option<String>,
+    /// Whether no holder has the user's own events any more, though records are left.
+    is_user_forgotten: bool,
     /// Files that stay, because something else names them.
     pub(super) kept_files: BTreeSet<AssetName>,
     /// Records that could not be erased, with the reasons.
@@ -47,16 +61,44 @@ pub(super) struct Owned {
 }
 
 /// Whether an erased user's records are still to be erased.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum OwnedState {
-    /// They are being erased, or wait for it.
+    /// It has only just begun, and is mostly over at once.
     #[default]
     Begun,
-    /// Some could not be erased at present.
-    Failing(String),
+    /// They are being erased, or wait for it.
+    GoingOn,
+    /// Some could not be erased at present; that is tried again later.
+    Pausing,
     /// Their erasures are requested, except for those that are refused.
     Settled,
 }
+
+/// What the holders can be called for, of what is erased with a user.
+pub(super) struct Ready {
+    /// The user's own events.
+    pub(super) user: bool,
+    /// The records that are erased so far. While they follow each other, the holders are not called
+    /// for each.
+    pub(super) records: bool,
+}
+
+/// One look through an erased user's records.
+struct Pass<'a> {
+    command: &'a EraseUser,
+    /// The position of the user's erasure.
+    position: u64,
+    /// The types of which nothing can be refused.
+    personal: BTreeSet<TypeName>,
+    /// Why the other records of some types are not tried in this pass.
+    put_off: BTreeMap<TypeName, ApiError>,
+    tries: &'a mut FailedTries,
+    owned: &'a mut Owned,
+}
+
+/// How often records could not be erased at present. Those that failed most often are tried last: a
+/// record that always fails does not hold up the others of its type.
+type FailedTries = BTreeMap<RecordId, u32>;
 
 /// By the position of the user's erasure.
 pub(super) type OwnedByErasure = BTreeMap<u64, Owned>;
@@ -73,8 +115,39 @@ impl Eraser {
         let owned = self.owned.lock();
         owned
             .get(&position)
-            .map(|owned| owned.state.clone())
+            .map(|owned| owned.state)
             .unwrap_or_default()
+    }
+
+    /// Returns what the holders can be called for, of what is erased with a user.
+    pub(super) fn owned_ready(&self, position: u64) -> Ready {
+        let owned = self.owned.lock();
+        let ready = owned.get(&position).map(Owned::ready);
+        ready.unwrap_or_else(|| Owned::default().ready())
+    }
+
+    /// Returns why records of erased users could not be erased yet, if any could not.
+    pub(super) fn owned_failure(&self) -> Option<String> {
+        let owned = self.owned.lock();
+        owned.values().find_map(|owned| owned.failure.clone())
+    }
+
+    /// Notes that no holder has the user's own events any more.
+    pub(super) fn note_forgotten(&self, position: u64) {
+        self.update_owned(position, |owned| owned.is_user_forgotten = true);
+    }
+
+    fn update_owned(&self, position: u64, update: impl FnOnce(&mut Owned)) {
+        update(self.owned.lock().entry(position).or_default());
+        self.erasures.wake();
+    }
+
+    /// Notes why a record is not erased yet: those who ask for the health learn it at once.
+    fn note_failure(&self, position: u64, error: &ApiError) {
+        self.update_owned(position, |owned| {
+            owned.failure = Some(error.message.clone());
+            owned.state = OwnedState::GoingOn;
+        });
     }
 
     /// Returns what the end of an erasure says of refused records: how many, and the first of them.
@@ -137,63 +210,109 @@ impl Eraser {
     /// Erases the records of erased users, for ever.
     pub(super) async fn erase_owned(&self) {
         let mut num_open = self.erasures.watch();
-        let mut pause = PAUSES.0;
+        let places = Semaphore::new(MAX_USERS);
+        let (mut users, mut settling) = (FuturesUnordered::new(), BTreeSet::new());
         loop {
-            let is_left = |_: &usize| !self.with_records_left().is_empty();
-            if num_open.wait_for(is_left).await.is_err() {
-                return;
+            for position in self.with_records_left() {
+                if settling.insert(position) {
+                    users.push(self.settle(position, &places));
+                }
             }
-            let positions = self.with_records_left();
-            for erasure in positions.iter().filter_map(|it| self.erasures.get(*it)) {
-                self.settle(&erasure).await;
+            tokio::select! {
+                changed = num_open.changed() => if changed.is_err() {
+                    return;
+                },
+                Some(settled) = users.next() => {
+                    settling.remove(&settled);
+                }
             }
-            if self.with_records_left().is_empty() {
-                pause = PAUSES.0;
-                continue;
-            }
-            // A new one need not wait for those that failed.
-            let more = num_open.wait_for(|_| self.with_records_left().last() > positions.last());
-            let _ = tokio::time::timeout(pause, more).await;
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
     /// Returns the erasures of users whose records are not settled yet, in order.
     fn with_records_left(&self) -> Vec<u64> {
         let mut positions = self.erasures.with_open_records();
-        positions.retain(|it| !matches!(self.owned_state(*it), OwnedState::Settled));
+        positions.retain(|it| self.owned_state(*it) != OwnedState::Settled);
         positions
     }
 
-    async fn settle(&self, erasure: &Erasure) {
-        let position = erasure.mark.position;
-        let mut owned = Owned {
-            kept_files: self.owned_of(position).kept_files,
-            ..Owned::default()
-        };
-        owned.state = match self.erase_records_of(erasure, &mut owned).await {
-            Ok(()) => OwnedState::Settled,
-            Err(error) => {
-                let erasure = &erasure.stream;
-                tracing::warn!(%erasure, %error, "records of an erased user are not erased yet; trying again");
-                OwnedState::Failing(error.message)
+    /// Erases a user's records, in as many passes as it takes; returns the user's erasure.
+    async fn settle(&self, position: u64, places: &Semaphore) -> u64 {
+        let (mut pause, mut tries) = (PAUSES.0, FailedTries::new());
+        while let Some(erasure) = self.erasures.get(position) {
+            let mut owned = Owned {
+                kept_files: self.owned_of(position).kept_files,
+                ..Owned::default()
+            };
+            let done = self.pass_in_time(&erasure, places, (&mut tries, &mut owned));
+            owned.state = match done.await {
+                Ok(()) => OwnedState::Settled,
+                Err(error) => {
+                    let erasure = &erasure.stream;
+                    tracing::warn!(%erasure, %error, "records of an erased user are not erased yet; trying again");
+                    owned.failure = Some(error.message);
+                    OwnedState::Pausing
+                }
+            };
+            let is_settled = owned.state == OwnedState::Settled;
+            self.update_owned(position, |before| {
+                owned.is_user_forgotten = before.is_user_forgotten;
+                *before = owned;
+            });
+            if is_settled {
+                break;
             }
-        };
-        self.owned.lock().insert(position, owned);
-        self.erasures.wake();
+            // Meanwhile others have the place.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+            self.update_owned(position, |owned| owned.state = OwnedState::GoingOn);
+        }
+        position
     }
 
-    async fn erase_records_of(&self, erasure: &Erasure, owned: &mut Owned) -> Result<(), ApiError> {
+    /// Looks through a user's records. If that is not over soon, the holders forget the user before.
+    async fn pass_in_time(
+        &self,
+        erasure: &Erasure,
+        places: &Semaphore,
+        (tries, owned): (&mut FailedTries, &mut Owned),
+    ) -> Result<(), ApiError> {
+        let pass = async {
+            let _place = places.acquire().await;
+            self.erase_records_of(erasure, tries, owned).await
+        };
+        tokio::pin!(pass);
+        if let Ok(done) = tokio::time::timeout(PATIENCE, &mut pass).await {
+            return done;
+        }
+        let position = erasure.mark.position;
+        self.update_owned(position, |owned| owned.state = OwnedState::GoingOn);
+        pass.await
+    }
+
+    async fn erase_records_of(
+        &self,
+        erasure: &Erasure,
+        tries: &mut FailedTries,
+        owned: &mut Owned,
+    ) -> Result<(), ApiError> {
         // This comes first: it is quick, and takes effect in every copy of the log.
         let keys = self.log.destroy_keys(erasure.request.keys.clone()).await;
         keys.map_err(|error| ApiError::unexpected(error.to_string()))?;
         // Before that, nobody knows which hooks there are.
         self.env.plugins.points().readiness.check(false)?;
         let command = self.command_of(erasure).await?;
-        let by = (&command, erasure.mark.position);
         let named = self.records_named_by(erasure).await?;
         let mut personal = self.personal_types();
         personal.extend(named.iter().map(|id| id.record_type.clone()));
+        let mut pass = Pass {
+            command: &command,
+            position: erasure.mark.position,
+            personal: personal.clone(),
+            put_off: BTreeMap::new(),
+            tries,
+            owned,
+        };
         let is_selected = |name: &TypeName| command.with_records || personal.contains(name);
         let (mut refused, mut failure) = (Vec::new(), None);
         let (mut ids, mut tried) = (
@@ -211,15 +330,16 @@ impl Eraser {
             if ids.is_empty() {
                 break;
             }
-            let failed = self.request_records(by, std::mem::take(&mut ids), owned);
+            let failed = self.request_records(&mut pass, std::mem::take(&mut ids));
             for (id, mut error) in failed.await {
                 if personal.contains(&id.record_type) {
-                    match self.request_part(by, &id, true, owned).await {
+                    match self.request_part(&mut pass, &id, true).await {
                         Ok(()) => continue,
                         Err(after) => error = after,
                     }
                 }
                 if is_passing(&error) {
+                    self.note_failure(pass.position, &error);
                     failure = failure.or(Some(error));
                 } else if error.code != Code::ResourceNotFound {
                     // Else it is gone, or others refer to it and an earlier erasure has emptied it.
@@ -231,18 +351,18 @@ impl Eraser {
                 break;
             }
         }
-        let again = |_| self.try_request_user(&command, Some(by.1));
+        let again = |_| self.try_request_user(&command, Some(erasure.mark.position));
         match retry_on_conflict(None, again).await {
             Err(error) if error.code == Code::ResourceNotFound => {}
             Err(error) => return Err(error),
-            Ok(erased) => owned.kept_files.extend(erased.files.kept),
+            Ok(erased) => pass.owned.kept_files.extend(erased.files.kept),
         }
         if let Some(failure) = failure {
             return Err(failure);
         }
         for (id, error) in refused {
             let referrer = find_referrer(&self.env, &id, self.env.log.head()).await?;
-            owned.note_refused(id, error, referrer);
+            pass.owned.note_refused(id, error, referrer);
         }
         Ok(())
     }
@@ -329,18 +449,27 @@ impl Eraser {
     /// Returns what failed.
     async fn request_records(
         &self,
-        by: (&EraseUser, u64),
+        pass: &mut Pass<'_>,
         ids: BTreeSet<RecordId>,
-        owned: &mut Owned,
     ) -> Vec<(RecordId, ApiError)> {
         let (mut ids, mut failed): (Vec<RecordId>, _) = (ids.into_iter().collect(), Vec::new());
+        ids.sort_by_key(|id| pass.tries.get(id).copied());
         loop {
             let (mut is_further, mut held) = (false, Vec::new());
             for id in ids {
-                match self.request_part(by, &id, false, owned).await {
+                if let Some(error) = pass.put_off.get(&id.record_type) {
+                    failed.push((id, error.clone()));
+                    continue;
+                }
+                match self.request_part(pass, &id, false).await {
                     Ok(()) => is_further = true,
                     Err(error) if error.code == Code::ConstraintViolated => held.push((id, error)),
-                    Err(error) => failed.push((id, error)),
+                    Err(error) => {
+                        if is_passing(&error) {
+                            self.put_off(pass, &id, &error);
+                        }
+                        failed.push((id, error));
+                    }
                 }
             }
             if held.is_empty() || !is_further {
@@ -352,13 +481,23 @@ impl Eraser {
         }
     }
 
+    /// Notes that a record could not be erased at present, nor could others of its type. Those of
+    /// personal types are erased all the same.
+    fn put_off(&self, pass: &mut Pass<'_>, id: &RecordId, error: &ApiError) {
+        pass.put_off.insert(id.record_type.clone(), error.clone());
+        *pass.tries.entry(id.clone()).or_default() += 1;
+        if !pass.personal.contains(&id.record_type) {
+            self.note_failure(pass.position, error);
+        }
+    }
+
     async fn request_part(
         &self,
-        (command, part_of): (&EraseUser, u64),
+        pass: &mut Pass<'_>,
         id: &RecordId,
         is_forced: bool,
-        owned: &mut Owned,
     ) -> Result<(), ApiError> {
+        let command = pass.command;
         let of_record = EraseRecord {
             context: command.context.clone(),
             id: id.clone(),
@@ -367,10 +506,10 @@ impl Eraser {
         };
         let way = Way {
             is_forced,
-            part_of: Some(part_of),
+            part_of: Some(pass.position),
         };
         let erased = self.request_record(&of_record, way).await?;
-        owned.kept_files.extend(erased.files.kept);
+        pass.owned.kept_files.extend(erased.files.kept);
         Ok(())
     }
 
@@ -408,6 +547,14 @@ impl Eraser {
 }
 
 impl Owned {
+    fn ready(&self) -> Ready {
+        use OwnedState::{Begun, Pausing, Settled};
+        Ready {
+            user: self.state == Settled || self.state != Begun && !self.is_user_forgotten,
+            records: matches!(self.state, Pausing | Settled),
+        }
+    }
+
     fn note_refused(&mut self, id: RecordId, error: ApiError, referrer: Option<RecordId>) {
         self.refused.push(Refused {
             record: id.to_string(),

@@ -1,6 +1,6 @@
 //! Completing erasures.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{ErasureEnd, ErasureScope, EventBody};
 use skytrail_schema::positions::Positions;
 
-use super::owned::OwnedState;
+use super::owned::{OwnedState, Ready};
 use super::{Eraser, HolderError};
 use crate::context::RequestContext;
 use crate::log::Erasure;
@@ -31,7 +31,7 @@ pub struct EraserState {
     pub num_open: usize,
     /// Erasures finished since the start.
     pub num_finished: u64,
-    /// Whether a holder failed to do what it was asked.
+    /// Whether a holder failed to do what it was asked, or a user's records could not be erased.
     pub is_failing: bool,
     /// Why the last attempt failed.
     pub reason: Option<String>,
@@ -76,6 +76,11 @@ impl Eraser {
     /// Returns the eraser's state.
     pub fn state(&self) -> EraserState {
         let reason = self.state.failure.lock().clone();
+        let of_records = || {
+            let reason = self.owned_failure()?;
+            Some(format!("a user's records are not erased yet: {reason}"))
+        };
+        let reason = reason.or_else(of_records);
         EraserState {
             num_open: *self.erasures.watch().borrow(),
             num_finished: self.state.num_finished.load(Ordering::Relaxed),
@@ -129,41 +134,37 @@ impl Eraser {
         }
     }
 
-    /// Returns the open erasures that the holders can be called for. While a user's records are being
-    /// erased, they are not called for each.
+    /// Returns the open erasures that the holders can be called for.
     fn ready(&self) -> Vec<Erasure> {
         let mut erasures = self.erasures.open();
-        let begun = self.begun();
-        erasures.retain(|erasure| is_ready(erasure, &begun));
+        let users = self.ready_users();
+        erasures.retain(|erasure| is_ready(erasure, &users));
         erasures
     }
 
     fn has_ready(&self) -> bool {
-        let begun = self.begun();
-        self.erasures.has_open(|erasure| is_ready(erasure, &begun))
+        let users = self.ready_users();
+        self.erasures.has_open(|erasure| is_ready(erasure, &users))
     }
 
-    /// Returns the erasures of users whose records are being erased.
-    fn begun(&self) -> BTreeSet<u64> {
-        let open = self.erasures.with_open_records();
-        let is_begun = |position: &u64| matches!(self.owned_state(*position), OwnedState::Begun);
-        open.into_iter().filter(is_begun).collect()
+    /// Returns what is ready of the users' erasures that are open and cover records.
+    fn ready_users(&self) -> BTreeMap<u64, Ready> {
+        let open = self.erasures.with_open_records().into_iter();
+        open.map(|position| (position, self.owned_ready(position)))
+            .collect()
     }
 
-    /// Returns how far the records are that are erased with an erasure.
-    fn state_of(&self, erasure: &Erasure) -> OwnedState {
-        if erasure.request.records.is_none() || erasure.is_finished() {
-            return OwnedState::Settled;
-        }
-        self.owned_state(erasure.mark.position)
+    /// Returns whether no records are left that are to be erased with an erasure.
+    fn is_settled(&self, erasure: &Erasure) -> bool {
+        erasure.request.records.is_none()
+            || erasure.is_finished()
+            || self.owned_state(erasure.mark.position) == OwnedState::Settled
     }
 
     fn tries_of(&self, erasures: &[Erasure]) -> Tries {
-        let each = erasures.iter().map(|erasure| {
-            let is_settled = matches!(self.state_of(erasure), OwnedState::Settled);
-            (erasure.mark.position, is_settled)
-        });
-        each.collect()
+        let each = erasures.iter();
+        each.map(|it| (it.mark.position, self.is_settled(it)))
+            .collect()
     }
 
     /// Returns the finished erasures whose end the record store lacked when it was opened: it was
@@ -215,8 +216,9 @@ impl Eraser {
         }
     }
 
-    /// Calls all holders for some erasures together, and ends each open one whose files are gone;
-    /// fails with the reason if not all have ended.
+    /// Calls all holders for some erasures together, and ends each open one whose files are gone,
+    /// except those of users whose records are not settled; fails with the reason if something is
+    /// left to do.
     async fn finish(&self, erasures: &[Erasure], progress: &mut Progress) -> Result<(), Failure> {
         let positions = erasures.iter();
         let positions = positions.flat_map(|erasure| erasure.request.positions.iter());
@@ -274,10 +276,14 @@ impl Eraser {
         open.sort_by_key(|erasure| erasure.request.records.is_some());
         let mut done = Ok(());
         for erasure in open {
-            let is_settled = tries.contains(&(erasure.mark.position, true));
+            let position = erasure.mark.position;
             // An erasure whose files cannot be removed does not hold up the others.
             let ended = match self.remove_files(erasure).await {
-                Ok(()) => self.end(erasure, is_settled).await,
+                Ok(()) if tries.contains(&(position, true)) => self.end(erasure).await,
+                Ok(()) => {
+                    self.note_forgotten(position);
+                    Ok(())
+                }
                 failed => failed,
             };
             done = done.and(ended);
@@ -298,13 +304,10 @@ impl Eraser {
         removed.map_err(|error| format!("files are not removed yet: {error}"))
     }
 
-    async fn end(&self, erasure: &Erasure, is_settled: bool) -> Result<(), String> {
-        if !is_settled || self.has_open_part(erasure) {
-            let reason = match self.state_of(erasure) {
-                OwnedState::Failing(reason) => reason,
-                OwnedState::Begun | OwnedState::Settled => "it goes on".to_owned(),
-            };
-            return Err(format!("a user's records are not erased yet: {reason}"));
+    async fn end(&self, erasure: &Erasure) -> Result<(), String> {
+        if self.has_open_part(erasure) {
+            // It is called again together with that one.
+            return Ok(());
         }
         if let Err(error) = self.note_end(erasure).await {
             tracing::error!(%error, "the end of an erasure could not be noted");
@@ -346,10 +349,13 @@ impl Eraser {
     }
 }
 
-/// Returns whether an erasure is not part of those that have begun.
-fn is_ready(erasure: &Erasure, begun: &BTreeSet<u64>) -> bool {
-    let whole = erasure.request.part_of.unwrap_or(erasure.mark.position);
-    !begun.contains(&whole)
+/// Returns whether the holders can be called for an erasure, given what is ready of users' erasures.
+fn is_ready(erasure: &Erasure, users: &BTreeMap<u64, Ready>) -> bool {
+    let is_ready = match erasure.request.part_of {
+        Some(position) => users.get(&position).map(|ready| ready.records),
+        None => users.get(&erasure.mark.position).map(|ready| ready.user),
+    };
+    is_ready.unwrap_or(true)
 }
 
 /// Returns the position of the last of some erasures.
