@@ -4,7 +4,7 @@
 //! place of the events that it names, long before the payloads are gone from the disk. Every blank
 //! is shown with who asked for the erasure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -63,8 +63,10 @@ struct Known {
     by_slice: HashMap<u64, Vec<u64>>,
     /// The erasures of users' records, by the position of the user's erasure, in order.
     parts: HashMap<u64, Vec<u64>>,
-    /// How many are not finished.
-    num_open: usize,
+    /// Those that are not finished.
+    open: BTreeSet<u64>,
+    /// Those of these that are of users and cover records.
+    open_with_records: BTreeSet<u64>,
 }
 
 impl Known {
@@ -87,8 +89,10 @@ impl Known {
         if let Some(whole) = request.part_of {
             self.parts.entry(whole).or_default().push(position);
         }
-        self.num_open += 1;
-        true
+        if request.records.is_some() {
+            self.open_with_records.insert(position);
+        }
+        self.open.insert(position)
     }
 
     /// Notes that an erasure is finished; returns whether that is new.
@@ -97,14 +101,18 @@ impl Known {
             return false;
         };
         erasure.end = Some(Arc::new(end.clone()));
-        let is_new = erasure.finished_at.replace(position).is_none();
-        self.num_open -= usize::from(is_new);
-        is_new
+        erasure.finished_at = Some(position);
+        self.open_with_records.remove(&end.request);
+        self.open.remove(&end.request)
+    }
+
+    fn open(&self) -> impl Iterator<Item = &Erasure> {
+        self.open.iter().filter_map(|it| self.erasures.get(it))
     }
 
     /// Returns the first erasure that takes the event at a position, if one does.
     fn taker(&self, position: u64, is_blank: bool) -> Option<&Erasure> {
-        if !is_blank && self.num_open == 0 {
+        if !is_blank && self.open.is_empty() {
             return None;
         }
         let its = self.by_slice.get(&(position >> SLICE_BITS))?;
@@ -147,33 +155,25 @@ impl Erasures {
         // A watcher that is woken reads what is known.
         drop(known);
         if is_new {
-            let now = |num_open: &mut usize| *num_open = self.known.read().num_open;
+            let now = |num_open: &mut usize| *num_open = self.known.read().open.len();
             self.num_open.send_modify(now);
         }
     }
 
     /// Returns the erasures that are not finished, in order.
     pub fn open(&self) -> Vec<Erasure> {
-        let erasures = &self.known.read().erasures;
-        let open = erasures.values().filter(|erasure| !erasure.is_finished());
-        open.cloned().collect()
+        self.known.read().open().cloned().collect()
     }
 
     /// Returns whether an erasure that is not finished is one of those.
     pub fn has_open(&self, is_selected: impl Fn(&Erasure) -> bool) -> bool {
-        let erasures = &self.known.read().erasures;
-        let mut open = erasures.values().filter(|erasure| !erasure.is_finished());
-        open.any(is_selected)
+        self.known.read().open().any(is_selected)
     }
 
     /// Returns the positions of the users' erasures that are not finished and cover records.
     pub fn with_open_records(&self) -> Vec<u64> {
-        let erasures = &self.known.read().erasures;
-        let open = erasures
-            .iter()
-            .filter(|(_, erasure)| !erasure.is_finished());
-        let of_owners = open.filter(|(_, erasure)| erasure.request.records.is_some());
-        of_owners.map(|(position, _)| *position).collect()
+        let known = self.known.read();
+        known.open_with_records.iter().copied().collect()
     }
 
     /// Returns all erasures, in order.
@@ -318,7 +318,6 @@ impl CommitObserver for Erasures {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
     use std::ops::Range;
 
     use proptest::collection::{btree_set, vec};
