@@ -42,21 +42,13 @@ pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
         sql.name(&table.name).push(what);
         sql.into_text()
     };
-    let trigger = |when: &'static str, then: &'static str| {
-        let mut sql = Sql::new(when);
-        sql.name(&table.name).push(then);
-        sql.into_text()
-    };
+    let trigger = |when, then| trigger(&table.name, when, then);
     vec![
         altered(
             " ALTER _row SET DEFAULT _next_row(), ALTER _version SET DEFAULT 0, \
              ALTER _position SET DEFAULT 0",
         ),
-        trigger(
-            "CREATE OR REPLACE TRIGGER _keep_place BEFORE INSERT OR UPDATE OF _id, _row ON ",
-            " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
-             EXECUTE FUNCTION _keep_place()",
-        ),
+        keep_place(&table.name),
         trigger(
             "CREATE OR REPLACE TRIGGER _capture AFTER INSERT OR UPDATE OR DELETE ON ",
             " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
@@ -69,6 +61,23 @@ pub(crate) fn capture(table: &Table) -> Vec<SafeText> {
              EXECUTE FUNCTION _refuse()",
         ),
     ]
+}
+
+/// Returns the statement for the trigger that gives rows the places of their records. It waits for
+/// transactions that have written to the table, not for those that read it.
+pub(crate) fn keep_place(table: &Name) -> SafeText {
+    trigger(
+        table,
+        "CREATE OR REPLACE TRIGGER _keep_place BEFORE INSERT OR UPDATE OF _id, _row ON ",
+        " FOR EACH ROW WHEN (current_setting('skytrail.own', true) IS DISTINCT FROM 'yes') \
+         EXECUTE FUNCTION _keep_place()",
+    )
+}
+
+fn trigger(table: &Name, when: &'static str, then: &'static str) -> SafeText {
+    let mut sql = Sql::new(when);
+    sql.name(table).push(then);
+    sql.into_text()
 }
 
 /// Returns the table of user records, where v1's view of users is built on it.

@@ -18,6 +18,7 @@ mod theirs;
 mod triggers;
 mod undone;
 mod unreadable;
+mod upgraded;
 mod values;
 
 use serde_json::{Value as Json, json};

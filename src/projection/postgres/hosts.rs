@@ -10,18 +10,24 @@ use std::str::FromStr as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use sqlx::ConnectOptions as _;
 use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use super::condition::Condition;
+use super::errors::held;
 use crate::projection::conn::Conn;
 use crate::projection::dialect::Extensions;
 use crate::projection::sql::{Arg, Sql};
 
 /// How often a connection must be found idle before it counts as dead.
 const STRIKES: u32 = 2;
+
+/// After this wait, somebody else probably holds up the work. The server looks up who, before it
+/// has to give up.
+const LOOK_AFTER: Duration = Duration::from_millis(300);
 
 /// Options for the choice among hosts; they are dropped, since only a host that accepts writes is
 /// ever used.
@@ -176,8 +182,30 @@ impl Hosts {
         }
     }
 
+    /// Runs work in which a server process may wait for a lock. If the wait is in vain, the error
+    /// names who holds the lock, unless that takes too long to find out.
+    pub(super) async fn naming_holders<T>(
+        &self,
+        backend: &Backend,
+        max_wait: Duration,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let look = async {
+            sleep(LOOK_AFTER).await;
+            timeout(max_wait, self.holders(backend)).await
+        };
+        let (work, look) = (std::pin::pin!(work), std::pin::pin!(look));
+        match futures_util::future::select(work, look).await {
+            Either::Left((done, _)) => done,
+            Either::Right((looked, work)) => {
+                let holders = looked.ok().and_then(Result::ok).unwrap_or_default();
+                work.await.map_err(|error| held(error, &holders))
+            }
+        }
+    }
+
     /// Lists who holds the locks that a server process waits for.
-    pub(super) async fn holders(&self, backend: &Backend) -> Result<Vec<String>, sqlx::Error> {
+    async fn holders(&self, backend: &Backend) -> Result<Vec<String>, sqlx::Error> {
         let mut conn = self.in_use()?.connect().await?;
         let mut sql = Sql::new(
             "SELECT format('process %s (%s, role %s)', pid, coalesce(nullif(application_name, ''), \

@@ -31,7 +31,6 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::Either;
 use skytrail_actors::store::StoreError;
 use skytrail_schema::event::Commit;
 use sqlx::postgres::{PgConnection, PgListener, PgPoolOptions};
@@ -41,7 +40,7 @@ use self::claim::Claim;
 use self::condition::Condition;
 pub use self::digest::{digest_server, origin_server};
 pub(crate) use self::errors::is_transient;
-use self::errors::{failed, held, io_error};
+use self::errors::{failed, io_error};
 pub(super) use self::errors::{
     in_the_way, is_about_data, is_about_rows, is_about_the_server, is_held, is_needed,
     is_read_only, is_silent, is_stale, is_unsupported, not_applied,
@@ -91,10 +90,6 @@ pub struct ServerOptions {
     /// The limits for indexes that the store creates by itself.
     pub index_limits: IndexLimits,
 }
-
-/// After this wait, somebody else probably holds up the work. The server looks up who, before it
-/// has to give up.
-const LOOK_AFTER: Duration = Duration::from_millis(300);
 
 /// The connections in addition to those that read: one writes, one listens, and one checks whether
 /// the server is alive or builds an index.
@@ -157,7 +152,7 @@ impl Server {
         let condition = Arc::new(Condition::new(Some(Claim::new(&schema))));
         let mut link = hosts.connect(&condition, Purpose::Writing).await?;
         claim(&condition, &mut link, options.max_wait).await?;
-        let extensions = prepare(&mut link.conn, &schema).await?;
+        let extensions = prepare(&hosts, &mut link, &schema).await?;
         warn_of_few_connections(&mut link.conn, options.max_readers).await?;
         let limits = (
             options.max_readers,
@@ -267,18 +262,8 @@ impl Server {
         backend: &Backend,
         work: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T, sqlx::Error> {
-        let look = async {
-            tokio::time::sleep(LOOK_AFTER).await;
-            tokio::time::timeout(self.max_wait, self.hosts.holders(backend)).await
-        };
-        let (work, look) = (std::pin::pin!(work), std::pin::pin!(look));
-        match futures_util::future::select(work, look).await {
-            Either::Left((done, _)) => done,
-            Either::Right((looked, work)) => {
-                let holders = looked.ok().and_then(Result::ok).unwrap_or_default();
-                work.await.map_err(|error| held(error, &holders))
-            }
-        }
+        let named = self.hosts.naming_holders(backend, self.max_wait, work);
+        named.await
     }
 
     /// Opens a connection that writes, to replace a lost one. Readers are renewed if another server

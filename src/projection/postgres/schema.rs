@@ -14,7 +14,8 @@ use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 
 use super::claim::process_name;
-use super::hosts;
+use super::errors::is_held;
+use super::hosts::{self, Hosts, Link};
 use crate::projection::OpenError;
 use crate::projection::conn::Conn;
 use crate::projection::dialect::{Dialect, Extensions};
@@ -29,8 +30,18 @@ const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The format that this program writes and knows.
 pub(super) const FORMAT: i64 = 11;
 
-/// The format since which record tables have the triggers that they have now.
-const TRIGGERS_SINCE: i64 = 10;
+/// The format since which record tables have triggers.
+const CAPTURED_SINCE: i64 = 2;
+
+/// The format since which one of them is `_keep_place`.
+const PLACES_SINCE: i64 = 10;
+
+/// How long an upgrade waits for a lock: less than PostgreSQL's `deadlock_timeout`, after which a
+/// transaction that waits for the upgrade would be ended.
+const LOCK_WAIT: Duration = Duration::from_millis(800);
+
+/// The pause after an upgrade waited for a lock in vain, at first and at most.
+const LOCK_PAUSES: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(5));
 
 /// The scripts that lead to each format from the previous one.
 const SCRIPTS: [&str; 11] = [
@@ -133,10 +144,35 @@ pub(in crate::projection) async fn open_beside(
 }
 
 /// Brings the schema to the current format; returns the extensions that its tables use.
+///
+/// Transactions that others have open are waited for, but nobody waits for long behind that.
 pub(super) async fn prepare(
-    conn: &mut PgConnection,
+    hosts: &Hosts,
+    link: &mut Link,
     schema: &Name,
 ) -> Result<Extensions, OpenError> {
+    let (mut pause, longest) = LOCK_PAUSES;
+    loop {
+        let (conn, backend) = (&mut link.conn, &link.backend);
+        let attempt = Box::pin(async {
+            match try_to_prepare(conn, schema).await {
+                Err(OpenError::Database(error)) => Err(error),
+                done => Ok(done),
+            }
+        });
+        match hosts.naming_holders(backend, LOCK_WAIT, attempt).await {
+            Ok(done) => return done,
+            Err(error) if is_held(&error) => {
+                tracing::warn!(%error, "the record store is upgraded when its tables are free");
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+async fn try_to_prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, OpenError> {
     let mut conn = Conn::server(conn, Extensions::default());
     let mut tx = conn.begin_writing().await?;
     let mut lock = Sql::new("SELECT pg_advisory_xact_lock(");
@@ -155,10 +191,12 @@ pub(super) async fn prepare(
     if !row.flag(1)? {
         return Err(OpenError::Foreign("its encoding is not UTF8".into()));
     }
+    let mut upgraded_from = FORMAT;
     let extensions = match (row.flag(0)?, row.flag(2)?) {
         (true, _) => {
             let (found, extensions) = format_and_extensions(&mut tx.conn()).await?;
             upgrade(&mut tx.conn().knowing(extensions), found).await?;
+            upgraded_from = found;
             extensions
         }
         (false, true) => {
@@ -174,6 +212,9 @@ pub(super) async fn prepare(
         (false, false) => create(&mut tx.conn(), schema).await?,
     };
     tx.commit().await?;
+    for from in upgraded_from..FORMAT {
+        say_migrated(from, from + 1);
+    }
     Ok(extensions)
 }
 
@@ -201,11 +242,26 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     if found == FORMAT {
         return Ok(());
     }
-    for (format, script) in (1..).zip(SCRIPTS).filter(|(format, _)| *format > found) {
-        run_script(conn, script).await?;
-        say_migrated(format - 1, format);
+    conn.wait_at_most(LOCK_WAIT).await?;
+    let without_places = match found < PLACES_SINCE {
+        true => captured_tables(conn).await?,
+        false => Vec::new(),
+    };
+    // The scripts read what transactions have written that are open by now.
+    if !without_places.is_empty() {
+        let mut sql = Sql::new("LOCK TABLE ");
+        sql.names("", &without_places)
+            .push(" IN SHARE ROW EXCLUSIVE MODE");
+        sql.execute(conn).await?;
     }
-    if found < TRIGGERS_SINCE {
+    let steps = (1..).zip(SCRIPTS).filter(|(format, _)| *format > found);
+    for (_, script) in steps {
+        run_script(conn, script).await?;
+    }
+    for table in &without_places {
+        ddl::keep_place(table).execute(conn, Vec::new()).await?;
+    }
+    if found < CAPTURED_SINCE {
         let (catalog, _) = read::catalog(conn).await?;
         for layout in catalog.sorted().into_values() {
             for text in layout.table.iter().flat_map(ddl::capture) {
@@ -217,6 +273,18 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     sql.bind(Arg::Int(FORMAT));
     sql.execute(conn).await?;
     Ok(())
+}
+
+/// Lists the tables whose changes by SQL are captured.
+async fn captured_tables(conn: &mut Conn<'_>) -> Result<Vec<Name>, sqlx::Error> {
+    let sql = Sql::new(
+        "SELECT t.relname::text FROM pg_class AS t JOIN pg_trigger AS g ON g.tgrelid=t.oid \
+         WHERE t.relnamespace=current_schema::regnamespace AND g.tgname='_capture' \
+         AND NOT g.tgisinternal ORDER BY 1",
+    );
+    let rows = sql.fetch_all(conn).await?;
+    let names = rows.iter().map(|row| Ok(Name::new(row.catalog(0)?)));
+    names.collect()
 }
 
 pub(super) async fn run_script(
