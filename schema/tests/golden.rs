@@ -361,7 +361,7 @@ fn path_of(name: &str) -> PathBuf {
 }
 
 /// Commits that contain more than those of the single kinds, and their files.
-fn commits() -> [(&'static str, (Vec<u8>, Commit)); 10] {
+fn commits() -> [(&'static str, (Vec<u8>, Commit)); 11] {
     [
         ("commit.sql.v1", captured()),
         ("commit.of_request.v1", of_request()),
@@ -369,7 +369,8 @@ fn commits() -> [(&'static str, (Vec<u8>, Commit)); 10] {
         ("commit.rights_of_user.v1", rights_of_user()),
         ("type.extended.numbered.v1", numbered()),
         ("erasure.requested.counters.v1", counted()),
-        ("erasure.requested.records.v1", of_owner()),
+        ("erasure.requested.records.v1", seal(of_owner())),
+        ("erasure.requested.roles.v1", by_administrator()),
         ("erasure.requested.part.v1", part()),
         ("erasure.finished.refused.v1", refused()),
         ("asset.uploaded.hashed.v1", hashed()),
@@ -398,7 +399,7 @@ fn counted() -> (Vec<u8>, Commit) {
 }
 
 /// An erasure of a user whose records follow.
-fn of_owner() -> (Vec<u8>, Commit) {
+fn of_owner() -> NewCommit {
     let mut commit = new_commit(EventKind::ErasureRequested);
     if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
         request.scope = ErasureScope::User(USER.into());
@@ -406,6 +407,15 @@ fn of_owner() -> (Vec<u8>, Commit) {
             all: true,
             files: false,
         });
+    }
+    commit
+}
+
+/// The same, requested by an administrator.
+fn by_administrator() -> (Vec<u8>, Commit) {
+    let mut commit = of_owner();
+    if let EventBody::ErasureRequested(request) = &mut commit.events[0].body {
+        request.roles = ["admin".into(), "support".into()].into();
     }
     seal(commit)
 }

@@ -21,6 +21,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         database,
         ids,
         is_atomic,
+        has_kept_roles: false,
     };
     let results = call.services.records.delete(command).await?;
     let write = |id: RecordId| json!({"_id": id.to_string(), "_type": "record"});

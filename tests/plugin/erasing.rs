@@ -203,3 +203,62 @@ fn a_record_that_a_plugin_never_answers_for_holds_up_no_other_of_its_type() {
     await_failing(&master);
     assert!(!is_gone(&master, "note/0"));
 }
+
+/// The request was permitted, and is in the log.
+#[test]
+fn records_of_an_erased_user_go_though_whoever_erased_them_loses_the_rights() {
+    let mut server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let mut before = hook("note", "beforeDelete");
+    before["timeout_ms"] = json!(200);
+    let points = json!({"hook": [before]});
+    let asleep = Worker::ready(&server, &json!({}), &points).serve(|_, _| {});
+    let master = Client::master(&server);
+    let roles = json!({"roles": ["boss"]});
+    master.call("role:admin", roles.clone()).result();
+    let erased_by = |fate: &str| {
+        let boss = Client::signed_up(&server, &format!("boss-{fate}"));
+        let users = json!({"roles": ["boss"], "users": [boss.user]});
+        master.call("role:assign", users).result();
+        let ada = Client::signed_up(&server, &format!("ada-{fate}"));
+        let access = json!([{"role": "boss", "level": "write"}]);
+        ada.save(&format!("note/{fate}"), json!({"_access": access}));
+        let body = json!({"user": ada.user, "records": true, "why": "a test"});
+        let erased = boss.call("erase:user", body).result();
+        assert_eq!(erased["finished"], false, "{erased}");
+        (boss, ada.user)
+    };
+    let [revoked, disabled, erased] = ["revoked", "disabled", "erased"].map(erased_by);
+    await_failing(&master);
+    let body = json!({"roles": ["boss"], "users": [revoked.0.user]});
+    master.call("role:revoke", body).result();
+    let body = json!({"auth_id": disabled.0.user, "disabled": true});
+    master.call("auth:disable:set", body).result();
+    let body = json!({"user": erased.0.user, "why": "has left"});
+    master.call("erase:user", body).result();
+
+    // A start knows only what is in the log.
+    drop(asleep);
+    server.kill();
+    server.restart();
+    let awake = Worker::ready(&server, &json!({}), &points);
+    let _awake = awake.serve(|worker, message| {
+        if message["name"] == "note_beforeDelete" {
+            worker.answer_record(message, &json!({}));
+        }
+    });
+    let master = master.at(&server);
+    for (_, user) in [revoked, disabled, erased] {
+        let erasure = eventually_within(SOON, "it is finished", || {
+            let erasure = newest_of(&master, &json!({"user": user}));
+            Some(erasure).filter(|it| it["finished"] == true)
+        });
+        assert_eq!(
+            (&erasure["num_records"], erasure.get("refused")),
+            (&json!(1), None),
+            "{erasure}"
+        );
+    }
+    let body = json!({"record_type": "note", "count": true, "limit": 1});
+    let left = master.call("record:query", body).json();
+    assert_eq!(left["info"]["count"], 0, "{left}");
+}

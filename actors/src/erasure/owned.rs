@@ -5,8 +5,8 @@
 //! 1. **Which.** All that the user owns, or owned when they were deleted; without `all` only those of
 //!    personal types. Those whose events the user's key sealed are found by the events that the
 //!    user's erasure names: once the key is destroyed, nothing says who owned a deleted one.
-//! 2. **How.** In the name of whoever erased the user, through access control and hooks, once the
-//!    plugins are ready. Of personal types, none can be refused.
+//! 2. **How.** In the name of whoever erased the user, with the rights that they had then, through
+//!    access control and hooks, once the plugins are ready. Of personal types, none can be refused.
 //! 3. **What was written meanwhile.** Saves that were in progress may have added records, and their
 //!    events may have been sealed with a new key: the user is looked for again, and then erased again.
 //! 4. **What fails.** Refusals are final and noted at the end. Anything else, such as a plugin that is
@@ -21,7 +21,7 @@ use futures_util::stream::FuturesUnordered;
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Commit, ErasureScope, OwnedRecords, RefusedRecord, Stream};
-use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
+use skytrail_schema::id::{AssetName, RecordId, RoleName, TypeName, UserId};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -375,7 +375,7 @@ impl Eraser {
         };
         let records = erasure.request.records;
         Ok(EraseUser {
-            context: context_of(&commit),
+            context: context_of(&commit, erasure.request.roles.clone()),
             user: user.clone(),
             why: erasure.request.why.clone(),
             with_records: records.is_some_and(|records| records.all),
@@ -576,15 +576,15 @@ fn is_passing(error: &ApiError) -> bool {
 }
 
 /// Returns the circumstances of a request that goes on when nobody waits for it any more, and
-/// after a restart. Whoever made it has the roles that they have now.
-fn context_of(commit: &Commit) -> RequestContext {
+/// after a restart.
+fn context_of(commit: &Commit, roles: BTreeSet<RoleName>) -> RequestContext {
     let actor = commit.actor.clone();
     RequestContext {
         caller: Caller {
             key: actor.key,
             rights: actor.rights,
             user: actor.user,
-            roles: BTreeSet::new(),
+            roles,
         },
         request: RequestId::shared(commit.request_id.unwrap_or_else(Uuid::now_v7)),
         origin: actor.origin,

@@ -152,6 +152,8 @@ impl Eraser {
             None => self.owned_records(command, !sealed.is_empty()),
             Some(_) => None,
         };
+        let roles = &context.caller.roles;
+        let roles = records.map(|_| roles.clone()).unwrap_or_default();
         let mut positions = self.of_user(user, position).await?;
         // The last version of a record that stays is empty.
         positions.retain(|position| Some(*position) != emptied_at);
@@ -171,6 +173,7 @@ impl Eraser {
         let request = ErasureRequest {
             keys: self.log.key_of(user).into_iter().collect(),
             records,
+            roles,
             part_of,
             ..ErasureRequest::new(scope, why.clone(), positions)
         };

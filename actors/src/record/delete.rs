@@ -79,7 +79,12 @@ async fn attempt(
 ) -> Result<Outcome<Deletion>, ApiError> {
     let room = PageBytes::new(env.max_page_bytes, "ids");
     let heads = env.load_heads_within(&command.ids, room).await?;
-    let rights = env.rights_of(&command.context.caller).await?;
+    let caller = &command.context.caller;
+    let rights = if command.has_kept_roles {
+        env.rights_as_given(caller.clone())
+    } else {
+        env.rights_of(caller).await?
+    };
     let mut targets: DeletionTargets = command
         .ids
         .iter()

@@ -307,8 +307,14 @@ impl RecordEnv {
             state.check_enabled(self.clock.now())?;
             caller.roles = state.roles;
         }
+        Ok(self.rights_as_given(caller))
+    }
+
+    /// Returns what a caller may do with the roles that the caller has here, whatever has become of
+    /// the user since.
+    pub fn rights_as_given(&self, caller: Caller) -> Rights {
         let rules = self.model.get_field_rules();
-        Ok(Rights { caller, rules })
+        Rights { caller, rules }
     }
 
     /// Whether a user exists at present.

@@ -129,6 +129,8 @@ pub struct DeleteRecords {
     pub ids: Vec<RecordId>,
     /// All or nothing.
     pub is_atomic: bool,
+    /// Whether the caller's roles count, and not those that the user has by now.
+    pub has_kept_roles: bool,
 }
 
 /// Fetches records by id, as of the last acknowledged write.

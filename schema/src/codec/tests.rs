@@ -256,6 +256,11 @@ fn task() -> impl Strategy<Value = EventBody> {
                 files: Vec::new(),
                 counters: [("note".into(), [("number".to_owned(), 7)].into())].into(),
                 part_of: positions.first().copied(),
+                roles: positions
+                    .iter()
+                    .take(2)
+                    .map(|it| it.to_string().into())
+                    .collect(),
                 records: positions.last().map(|last| OwnedRecords {
                     all: last % 2 == 0,
                     files: last % 3 == 0,

@@ -1,12 +1,12 @@
 //! Erasures: which payloads are to be erased from the log, who requested it and why, and what then
 //! remains of an event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Actor, EventKind, Stream};
-use crate::id::{AssetName, TypeName, UserId};
+use crate::id::{AssetName, RoleName, TypeName, UserId};
 use crate::positions::Positions;
 use crate::time::Timestamp;
 
@@ -35,6 +35,10 @@ pub struct ErasureRequest {
     /// Which records of the user are erased as well, by requests that follow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub records: Option<OwnedRecords>,
+    /// The roles of whoever requested that, who may lose them before it is done. Empty for the
+    /// master key, and in events of earlier builds.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub roles: BTreeSet<RoleName>,
     /// The position of the user's erasure that this belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub part_of: Option<u64>,
@@ -60,6 +64,7 @@ impl ErasureRequest {
             files: Vec::new(),
             counters: BTreeMap::new(),
             records: None,
+            roles: BTreeSet::new(),
             part_of: None,
         }
     }
