@@ -106,6 +106,12 @@ impl Known {
         self.open.remove(&end.request)
     }
 
+    /// Returns the erasures of a user's records, by the position of the user's erasure, in order.
+    fn parts_of(&self, position: u64) -> impl Iterator<Item = &Erasure> {
+        let parts = self.parts.get(&position).into_iter().flatten();
+        parts.filter_map(|part| self.erasures.get(part))
+    }
+
     fn open(&self) -> impl Iterator<Item = &Erasure> {
         self.open.iter().filter_map(|it| self.erasures.get(it))
     }
@@ -198,19 +204,14 @@ impl Erasures {
     /// Returns the erasures of a user's records that the user's erasure at a position has led to,
     /// in order.
     pub fn parts_of(&self, position: u64) -> Vec<Erasure> {
-        let known = self.known.read();
-        let parts = known.parts.get(&position).into_iter().flatten();
-        let parts = parts.filter_map(|part| known.erasures.get(part));
-        parts.cloned().collect()
+        self.known.read().parts_of(position).cloned().collect()
     }
 
     /// Returns how many records a user's erasure at a position has led to the erasure of.
     pub fn count_records_of(&self, position: u64) -> usize {
         let known = self.known.read();
-        let parts = known.parts.get(&position).into_iter().flatten();
-        let parts = parts.filter_map(|part| known.erasures.get(part));
         let of_record = |it: &&Erasure| matches!(it.request.scope, ErasureScope::Record(_));
-        parts.filter(of_record).count()
+        known.parts_of(position).filter(of_record).count()
     }
 
     /// Returns whether a file was erased.
