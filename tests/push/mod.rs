@@ -1,6 +1,7 @@
 //! Push from outside: the real server, devices that clients register, and services that check what
 //! the real ones would.
 
+mod addresses;
 mod apns;
 mod apple;
 mod certificates;
