@@ -20,7 +20,10 @@ use skytrail_schema::code::ApiError;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::{Attempt, Key, Kind, Memory, Throttle};
+use super::Throttle;
+use super::attempt::{Attempt, Key};
+use super::bucket::Kind;
+use super::memory::Memory;
 
 /// How long an attempt waits.
 const MAX_WAIT: Duration = Duration::from_secs(10);
