@@ -10,7 +10,7 @@ use super::Accounts;
 use super::messages::{LogIn, Session};
 use super::session::Login;
 use super::sign_up;
-use crate::record::decide::comparable;
+use crate::record::unique_value::comparable;
 
 impl Accounts {
     /// Signs a user in.

@@ -19,12 +19,14 @@ use super::session::Login;
 use super::{sso, undo};
 use crate::context::{Cause, RequestContext};
 use crate::delivery::consumers::{CommitAnswers, Originals};
+use crate::record::apply::head_after;
 use crate::record::attempt::{Outcome, commit_announced, retry_on_conflict, turn_of};
 use crate::record::before::Decided;
-use crate::record::decide::{DecisionInputs, Plan, head_after, new_files, new_unique_values};
+use crate::record::decide::{DecisionInputs, Plan, new_files};
 use crate::record::draft::{self, Draft, DraftContext, taken};
 use crate::record::env::RecordEnv;
 use crate::record::messages::{ItemAccess, SaveItem};
+use crate::record::unique_value::new_unique_values;
 use crate::record::{hooks, types};
 
 impl Accounts {

@@ -19,12 +19,13 @@ use super::{
 };
 use crate::log::{AppendError, ConflictKey, Decision};
 use crate::record::attempt::{Outcome as Attempt, retry_on_conflict};
-use crate::record::decide::{DecisionInputs, Plan, UniqueValue, new_unique_values};
+use crate::record::decide::{DecisionInputs, Plan};
 use crate::record::delete::find_referrer;
 use crate::record::draft::Draft;
 use crate::record::env::RecordEnv;
 use crate::record::save::load_inputs;
 use crate::record::unique;
+use crate::record::unique_value::{UniqueValue, new_unique_values};
 
 /// How many rows a commit holds at most; a transaction that changed more becomes several commits.
 const MAX_ROWS: usize = 4096;

@@ -1,11 +1,12 @@
 //! Folding events into state. Pure and total: an event in the log is a fact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use skytrail_schema::event::{
     AccountLinked, ChangeStamp, Event, EventBody, EventKind, Link, PasswordSet, PastPassword,
-    RecordPatch, RecordState, Service, TypeExtension, UserPatch, UserState,
+    RecordPatch, RecordState, Service, Stream, TypeExtension, UserPatch, UserState,
 };
 use skytrail_schema::id::{Database, RecordId};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -305,4 +306,40 @@ fn patch_user(state: &mut UserState, patch: &UserPatch) {
     for role in &patch.roles_removed {
         state.roles.remove(role);
     }
+}
+
+/// Returns a record's head after events, given its head before them. Events of other streams are
+/// skipped.
+pub fn head_after<'a>(
+    before: Option<Arc<Head>>,
+    id: &RecordId,
+    events: impl IntoIterator<Item = &'a Event>,
+) -> Option<Arc<Head>> {
+    let stream = Stream::Record(id.clone());
+    let of_record = events.into_iter().filter(|event| event.stream == stream);
+    of_record.fold(before, |head, event| {
+        match record(head.as_deref(), id, event) {
+            Folded::Known(head) => head.map(Arc::new),
+            Folded::Unknown => head,
+        }
+    })
+}
+
+/// Returns the heads of records after events, given their heads before them.
+///
+/// A request can have many events of one record: every event is folded once.
+pub fn heads_after<'a>(
+    mut heads: HashMap<RecordId, Option<Arc<Head>>>,
+    events: impl IntoIterator<Item = &'a Event>,
+) -> HashMap<RecordId, Arc<Head>> {
+    for event in events {
+        let Stream::Record(id) = &event.stream else {
+            continue;
+        };
+        if let Some(head) = heads.get_mut(id) {
+            *head = head_after(head.take(), id, [event]);
+        }
+    }
+    let found = heads.into_iter();
+    found.filter_map(|(id, head)| Some((id, head?))).collect()
 }

@@ -1,15 +1,13 @@
 //! Deciding: turns drafts into events, with the keys that the decision rests on. Pure.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{
-    ChangeStamp, Event, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream,
+    ChangeStamp, EventBody, NewEvent, RecordPatch, SNAPSHOT_EVERY, Stream,
 };
-use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
-use skytrail_schema::predicate::like::fold;
+use skytrail_schema::id::{AssetName, RecordId, UserId};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::{FieldType, TypeDefinition};
@@ -18,6 +16,7 @@ use skytrail_schema::width::{check_key, check_row};
 
 use super::apply;
 use super::draft::{Draft, taken};
+use super::unique_value::{UniqueValue, values_beside};
 use crate::log::{ConflictKey, MAX_NUMBER, SequenceRequest};
 
 /// Events and what they rest on, while they are collected.
@@ -37,16 +36,6 @@ pub struct Plan {
     taken: HashMap<UniqueValue, RecordId>,
 }
 
-/// A value of a unique set of fields: the type, the fields and the values in the form in which they
-/// are compared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UniqueValue {
-    /// The type.
-    pub record_type: TypeName,
-    /// Field names and normalised values, alternating.
-    pub parts: Vec<String>,
-}
-
 /// What the store knows about other records that a draft depends on.
 #[derive(Debug, Default)]
 pub struct DecisionInputs {
@@ -59,66 +48,6 @@ pub struct DecisionInputs {
     /// Whether sequence numbers can be as large as any that a server gives by itself, because a
     /// server gave these before (restores, imports). Numbers that clients ask for have 32 bits.
     pub are_numbers_given: bool,
-}
-
-impl UniqueValue {
-    /// Returns a record's unique values, each with the fields of its set.
-    pub fn of<'a>(record: &'a Record, definition: &'a TypeDefinition) -> Vec<(Self, Vec<&'a str>)> {
-        let declared = definition
-            .unique
-            .iter()
-            .map(|set| set.iter().map(String::as_str).collect());
-        let sequences = definition.sequence_fields().map(|field| vec![field]);
-        let sets: Vec<Vec<&str>> = declared.chain(sequences).collect();
-        let value_of = |set: Vec<&'a str>| {
-            let mut parts = Vec::new();
-            for field in &set {
-                let value = Self::part(record, field)?;
-                parts.push((*field).to_owned());
-                parts.push(comparable(definition, field, &value));
-            }
-            Some((
-                Self {
-                    record_type: definition.name.clone(),
-                    parts,
-                },
-                set,
-            ))
-        };
-        sets.into_iter().filter_map(value_of).collect()
-    }
-
-    /// Returns a record's value for a field of a unique set, or for one of the record's own string
-    /// columns. A missing value equals no other.
-    pub fn part(record: &Record, field: &str) -> Option<Value> {
-        let user = |user: &Option<UserId>| {
-            let user = user.as_ref().map_or("", UserId::as_str);
-            Some(Value::String(user.to_owned()))
-        };
-        match field {
-            "_database_id" => Some(Value::String(record.database.as_stored().to_owned())),
-            "_owner_id" => user(&record.owner),
-            _ => record
-                .fields
-                .get(field)
-                .filter(|value| !value.is_null())
-                .cloned(),
-        }
-    }
-
-    fn key(&self) -> ConflictKey {
-        let parts: Vec<_> = self.parts.iter().map(String::as_str).collect();
-        ConflictKey::unique(&self.record_type, &parts)
-    }
-}
-
-/// Returns a text that two values of a field share if they count as equal.
-pub(crate) fn comparable(definition: &TypeDefinition, field: &str, value: &Value) -> String {
-    let text = value.to_wire().to_string();
-    match definition.fields.get(field) {
-        Some(FieldType::CaselessString) => fold(&text).into_owned(),
-        _ => text,
-    }
 }
 
 /// Returns the records that a draft newly refers to.
@@ -158,30 +87,6 @@ fn new_values(draft: &Draft) -> impl Iterator<Item = (&String, &Value)> {
         before.and_then(|fields| fields.get(name.as_str())) != Some(*value)
     };
     draft.record.fields.iter().filter(is_new)
-}
-
-/// Returns the unique values that a draft newly takes.
-pub fn new_unique_values<'a>(
-    draft: &'a Draft,
-    definition: &'a TypeDefinition,
-) -> Vec<(UniqueValue, Vec<&'a str>)> {
-    values_beside(draft, draft.original.as_deref(), definition)
-}
-
-/// Returns the unique values that a draft has and the earlier record does not.
-fn values_beside<'a>(
-    draft: &'a Draft,
-    before: Option<&Head>,
-    definition: &'a TypeDefinition,
-) -> Vec<(UniqueValue, Vec<&'a str>)> {
-    let before: BTreeSet<_> = before
-        .iter()
-        .flat_map(|head| UniqueValue::of(&head.record, definition))
-        .map(|(value, _)| value)
-        .collect();
-    let mut values = UniqueValue::of(&draft.record, definition);
-    values.retain(|(value, _)| !before.contains(value));
-    values
 }
 
 impl Plan {
@@ -565,40 +470,4 @@ fn whole(number: f64) -> i64 {
     )]
     let whole = number as i64;
     whole
-}
-
-/// Returns a record's head after events, given its head before them. Events of other streams are
-/// skipped.
-pub fn head_after<'a>(
-    before: Option<Arc<Head>>,
-    id: &RecordId,
-    events: impl IntoIterator<Item = &'a Event>,
-) -> Option<Arc<Head>> {
-    let stream = Stream::Record(id.clone());
-    let of_record = events.into_iter().filter(|event| event.stream == stream);
-    of_record.fold(before, |head, event| {
-        match apply::record(head.as_deref(), id, event) {
-            apply::Folded::Known(head) => head.map(Arc::new),
-            apply::Folded::Unknown => head,
-        }
-    })
-}
-
-/// Returns the heads of records after events, given their heads before them.
-///
-/// A request can have many events of one record: every event is folded once.
-pub fn heads_after<'a>(
-    mut heads: HashMap<RecordId, Option<Arc<Head>>>,
-    events: impl IntoIterator<Item = &'a Event>,
-) -> HashMap<RecordId, Arc<Head>> {
-    for event in events {
-        let Stream::Record(id) = &event.stream else {
-            continue;
-        };
-        if let Some(head) = heads.get_mut(id) {
-            *head = head_after(head.take(), id, [event]);
-        }
-    }
-    let found = heads.into_iter();
-    found.filter_map(|(id, head)| Some((id, head?))).collect()
 }

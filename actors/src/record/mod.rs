@@ -29,6 +29,7 @@ pub mod save;
 pub mod turns;
 pub mod types;
 pub(crate) mod unique;
+pub mod unique_value;
 pub(crate) mod weighed;
 pub mod write_model;
 

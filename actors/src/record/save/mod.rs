@@ -27,15 +27,17 @@ use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
 
+use super::apply::heads_after;
 use super::attempt::{Outcome, commit_announced, retry_in_turn};
 use super::before::{self, Decided};
-use super::decide::{self, DecisionInputs, Plan, UniqueValue};
+use super::decide::{self, DecisionInputs, Plan};
 use super::draft::{self, Draft, DraftContext};
 use super::env::{Heads, RecordEnv, Rights};
 use super::messages::{ItemError, ItemResults, NameLimit, Precondition, SaveItem, SaveRecords};
 use super::page_bytes::PageBytes;
 use super::turns::Turns;
 use super::types;
+use super::unique_value::{UniqueValue, new_unique_values};
 use crate::context::Cause;
 use crate::delivery::consumers::CommitAnswers;
 use crate::log::ConflictKey;
@@ -284,8 +286,7 @@ fn name_limit<'a>(
     definition: &TypeDefinition,
 ) -> Option<&'a dyn NameLimit> {
     let limit = command.name_limit.as_deref()?;
-    let is_named =
-        definition.name.is_user() && !decide::new_unique_values(draft, definition).is_empty();
+    let is_named = definition.name.is_user() && !new_unique_values(draft, definition).is_empty();
     is_named.then_some(limit)
 }
 
@@ -391,7 +392,7 @@ fn results_of<'a>(
 ) -> ItemResults<Arc<Head>> {
     let ids = drafts.iter().flatten().map(|draft| &draft.record.id);
     let stored = ids.map(|id| (id.clone(), stored.get(id).cloned()));
-    let heads = decide::heads_after(stored.collect(), events);
+    let heads = heads_after(stored.collect(), events);
     let result_of = |slot: Result<Draft, ItemError>| {
         let id = slot?.record.id;
         heads.get(&id).cloned().ok_or_else(|| {
@@ -461,7 +462,7 @@ pub(crate) async fn load_inputs(
     inputs.files = env.assets.load(&files).await?.into_keys().collect();
     for draft in drafts.iter().flatten() {
         let definition = env.definition(&draft.record.id.record_type);
-        for (value, fields) in decide::new_unique_values(draft, &definition) {
+        for (value, fields) in new_unique_values(draft, &definition) {
             env.applied.wait_for(heads.position).await?;
             let pairs = fields
                 .iter()

@@ -25,8 +25,9 @@ use skytrail_schema::value::{Asset, Value};
 use uuid::Uuid;
 
 use self::strategies::{Request, all_ids, any_request};
+use super::apply::head_after;
 use super::apply::{self, Folded};
-use super::decide::{DecisionInputs, Plan, head_after, new_files, new_references};
+use super::decide::{DecisionInputs, Plan, new_files, new_references};
 use super::draft::{self, DraftContext};
 use super::messages::{ItemAccess, SaveItem};
 use super::migrate;
