@@ -9,6 +9,7 @@ use skytrail_schema::id::UserId;
 use crate::projection::conn::Conn;
 
 use super::apply::stream_hash;
+use super::dialect::Dialect;
 use super::sql::{Arg, Sql};
 
 /// The number of low bits of a position that vary within a slice of the stream index.
@@ -142,8 +143,8 @@ async fn list(
         sql.separated(some.iter().chain(last).take(num_named), |sql, stream| {
             sql.bind(Arg::Int(*stream));
         });
-        sql.push(") AND position BETWEEN ")
-            .bind(Arg::unsigned(from));
+        sql.push(") AND ").push(position(conn.dialect()));
+        sql.push(" BETWEEN ").bind(Arg::unsigned(from));
         sql.push(" AND ").bind(Arg::unsigned(until));
         push_kinds(&mut sql, kinds);
         for row in sql.fetch_all(conn).await? {
@@ -151,6 +152,16 @@ async fn list(
         }
     }
     Ok(found)
+}
+
+/// Returns the position as what only limits or sorts the events of streams. PostgreSQL plans without
+/// knowing the values, and could take it for a narrow range: it would then read the whole history.
+fn position(dialect: Dialect) -> &'static str {
+    if dialect.is_sqlite() {
+        "position"
+    } else {
+        "(position + 0)"
+    }
 }
 
 /// Adds the condition that an event is of one of these kinds, if any are given.
@@ -180,8 +191,10 @@ pub(crate) async fn list_candidates_before(
         let mut sql = Sql::new("SELECT position FROM _history WHERE position >> 16 = ");
         sql.bind(Arg::unsigned(slice)).push(" AND stream = ");
         sql.bind(Arg::Int(stream_hash(stream)));
-        sql.push(" AND position <= ").bind(Arg::unsigned(until));
-        sql.push(" ORDER BY position DESC");
+        let position = position(conn.dialect());
+        sql.push(" AND ").push(position).push(" <= ");
+        sql.bind(Arg::unsigned(until));
+        sql.push(" ORDER BY ").push(position).push(" DESC");
         let remaining = u64::try_from(remaining).unwrap_or(u64::MAX);
         conn.dialect().push_limit(&mut sql, Some(remaining));
         for row in sql.fetch_all(conn).await? {

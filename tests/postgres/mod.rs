@@ -10,6 +10,7 @@ mod left;
 mod moving;
 mod names;
 mod outage;
+mod plans;
 mod pooler;
 mod rights;
 mod two_servers;
