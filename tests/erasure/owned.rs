@@ -217,3 +217,70 @@ fn an_erasure_with_many_records_is_listed_in_pages() {
     }
     assert_eq!(records.len(), NUM_RECORDS - 1);
 }
+
+/// They have deleted records, and each has one that refers to a record of the next.
+#[test]
+fn users_who_are_erased_together_leave_nothing_to_each_other() {
+    const NUM_USERS: usize = 12;
+    let mut server = TestServer::start();
+    let master = Client::master(&server);
+    let users = (0..NUM_USERS).map(|number| {
+        let user = Client::signed_up(&server, &format!("user-{number}"));
+        for id in ["note", "gone"].map(|name| format!("{name}/{number}")) {
+            user.save(&id, json!({"text": CANARY}));
+        }
+        let body = json!({"ids": [format!("gone/{number}")]});
+        user.call("record:delete", body).result();
+        user
+    });
+    let users: Vec<Client> = users.collect();
+    for (number, user) in users.iter().enumerate() {
+        let next = format!("note/{}", (number + 1) % NUM_USERS);
+        let refers = json!({"$type": "ref", "$id": next});
+        user.save(&format!("link/{number}"), json!({"note": refers}));
+    }
+    std::thread::scope(|scope| {
+        for user in &users {
+            let body = json!({"user": user.user, "records": true, "why": "a test"});
+            scope.spawn(|| master.call("erase:user", body).result());
+        }
+    });
+    for user in &users {
+        let erasure = eventually("a user is erased", || {
+            erasure_of(&master, user).filter(|it| it["finished"] == true)
+        });
+        assert_eq!(
+            (&erasure["num_records"], erasure.get("refused")),
+            (&json!(3), None),
+            "{erasure}"
+        );
+    }
+    assert_eq!(master.health()["erasures"]["num_open"], 0);
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+    verified(&server);
+    assert_store_is_the_logs(&mut server);
+}
+
+/// Two of them could go only together.
+#[test]
+fn records_that_refer_to_each_other_are_refused_though_their_owners_are_erased() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    ada.save("note/1", json!({}));
+    let refers = |id: &str| json!({"$type": "ref", "$id": id});
+    ben.save("link/1", json!({"note": refers("note/1")}));
+    ada.save("note/1", json!({"link": refers("link/1")}));
+    std::thread::scope(|scope| {
+        for user in [&ada, &ben] {
+            let body = json!({"user": user.user, "records": true, "why": "a test"});
+            scope.spawn(|| master.call("erase:user", body).result());
+        }
+    });
+    for (user, record) in [(&ada, "note/1"), (&ben, "link/1")] {
+        let erasure = eventually("a user is erased", || {
+            erasure_of(&master, user).filter(|it| it["finished"] == true)
+        });
+        assert_eq!(erasure["refused"][0]["record"], record, "{erasure}");
+    }
+}

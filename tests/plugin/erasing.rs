@@ -1,7 +1,7 @@
 //! A plugin that does not answer holds up the records of an erased user, and nothing else.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -202,6 +202,95 @@ fn a_record_that_a_plugin_never_answers_for_holds_up_no_other_of_its_type() {
     }
     await_failing(&master);
     assert!(!is_gone(&master, "note/0"));
+}
+
+/// Each of them would wait for the plugin, and another user for all of them.
+#[test]
+fn a_plugin_that_does_not_answer_is_not_asked_for_every_user() {
+    const NUM_USERS: usize = 48;
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let mut before = hook("note", "beforeDelete");
+    before["timeout_ms"] = json!(3000);
+    let points = json!({"hook": [before]});
+    let worker = Worker::ready(&server, &json!({"window": 100}), &points);
+    let num_asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&num_asked);
+    let _serving = worker.serve(move |_, message| {
+        if message["name"] == "note_beforeDelete" {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let master = Client::master(&server);
+    let erase = |user: &Client| {
+        let body = json!({"user": user.user, "records": true, "why": "a test"});
+        master.call("erase:user", body).result();
+    };
+    let users = (0..NUM_USERS).map(|number| {
+        let user = Client::signed_up(&server, &format!("user-{number}"));
+        user.save(&format!("note/{number}"), json!({"text": "held up"}));
+        user
+    });
+    let users: Vec<Client> = users.collect();
+    let bob = Client::signed_up(&server, "bob");
+    bob.save("other/1", json!({"text": "his"}));
+    std::thread::scope(|scope| {
+        for user in &users {
+            scope.spawn(|| erase(user));
+        }
+    });
+    erase(&bob);
+    eventually_within(SOON, "what is of another user is erased", || {
+        is_gone(&master, "other/1").then_some(())
+    });
+    let num_asked = num_asked.load(Ordering::SeqCst);
+    assert!((1..30).contains(&num_asked), "{num_asked}");
+}
+
+/// A record that another one refers to can be erased when that one is.
+#[test]
+fn a_record_waits_for_that_of_another_erased_user_which_refers_to_it() {
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let points = json!({"hook": [hook("link", "beforeDelete")]});
+    let is_awake = Arc::new(AtomicBool::new(false));
+    let awake = Arc::clone(&is_awake);
+    let mut held = None;
+    let _serving = Worker::ready(&server, &json!({}), &points).serve(move |worker, message| {
+        if message["name"] == "link_beforeDelete" {
+            held = Some(message.clone());
+        }
+        if awake.load(Ordering::SeqCst)
+            && let Some(message) = held.take()
+        {
+            worker.answer_record(&message, &json!({}));
+        }
+    });
+    let master = Client::master(&server);
+    let [ada, ben] = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    ada.save("note/1", json!({"text": "hers"}));
+    ada.save("note/2", json!({"text": "hers, and tried after the first"}));
+    let refers = json!({"$type": "ref", "$id": "note/1"});
+    ben.save("link/1", json!({"note": refers}));
+    for user in [&ben, &ada] {
+        let body = json!({"user": user.user, "records": true, "why": "a test"});
+        let erased = master.call("erase:user", body).result();
+        assert_eq!(erased["finished"], false, "{erased}");
+    }
+    eventually_within(SOON, "the first was tried", || {
+        is_gone(&master, "note/2").then_some(())
+    });
+    assert!(!is_gone(&master, "note/1"));
+    is_awake.store(true, Ordering::SeqCst);
+    for (user, num_records) in [(&ada, 2), (&ben, 1)] {
+        let erasure = eventually_within(SOON, "it is finished", || {
+            let erasure = newest_of(&master, &json!({"user": user.user}));
+            Some(erasure).filter(|it| it["finished"] == true)
+        });
+        assert_eq!(
+            (&erasure["num_records"], erasure.get("refused")),
+            (&json!(num_records), None),
+            "{erasure}"
+        );
+    }
 }
 
 /// The request was permitted, and is in the log.

@@ -149,6 +149,10 @@ pub struct Eraser {
     state: work::EraserStats,
     /// What is known of the records of users who were erased since the start.
     owned: Mutex<owned::OwnedByErasure>,
+    /// Requests that are still to answer what became of users' records.
+    awaited: Mutex<owned::Awaited>,
+    deleted: owned::DeletedRecords,
+    put_off: owned::PutOffTypes,
 }
 
 impl Eraser {
@@ -175,6 +179,9 @@ impl Eraser {
             stopping: CancellationToken::new(),
             state: work::EraserStats::default(),
             owned: Mutex::default(),
+            awaited: Mutex::default(),
+            deleted: owned::DeletedRecords::default(),
+            put_off: owned::PutOffTypes::default(),
         }
     }
 

@@ -76,9 +76,12 @@ impl Eraser {
         }
         self.env.applied.wait_for(self.env.log.head()).await?;
         let attempt = |_| self.try_request_user(&command, None);
+        let kept = self.keep_owned(&command.user);
         let requested = retry_on_conflict(None, attempt).await?;
         let erased = self.await_end(requested, &command.context).await?;
-        Ok(self.with_records(command, erased))
+        let erased = self.with_records(command, erased);
+        drop(kept);
+        Ok(erased)
     }
 
     /// Adds what is known of the user's records.

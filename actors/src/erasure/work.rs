@@ -313,6 +313,7 @@ impl Eraser {
             tracing::error!(%error, "the end of an erasure could not be noted");
             return Err(format!("its end could not be noted: {error}"));
         }
+        self.forget_owned(erasure);
         self.state.num_finished.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
             erasure = %erasure.stream,

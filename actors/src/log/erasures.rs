@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use skytrail_schema::event::{
     Blank, Commit, ErasureEnd, ErasureMark, ErasureRequest, ErasureScope, Event, EventBody, Stream,
 };
-use skytrail_schema::id::{AssetName, UserId};
+use skytrail_schema::id::{AssetName, RecordId, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::time::Timestamp;
 use tokio::sync::watch;
@@ -63,6 +63,8 @@ struct Known {
     by_slice: HashMap<u64, Vec<u64>>,
     /// The erasures of users' records, by the position of the user's erasure, in order.
     parts: HashMap<u64, Vec<u64>>,
+    /// For each record that was erased, the position of the last request.
+    last_of_record: HashMap<RecordId, u64>,
     /// Those that are not finished.
     open: BTreeSet<u64>,
     /// Those of these that are of users and cover records.
@@ -88,6 +90,9 @@ impl Known {
         }
         if let Some(whole) = request.part_of {
             self.parts.entry(whole).or_default().push(position);
+        }
+        if let ErasureScope::Record(Stream::Record(id)) = &request.scope {
+            self.last_of_record.insert(id.clone(), position);
         }
         if request.records.is_some() {
             self.open_with_records.insert(position);
@@ -212,6 +217,24 @@ impl Erasures {
         let known = self.known.read();
         let of_record = |it: &&Erasure| matches!(it.request.scope, ErasureScope::Record(_));
         known.parts_of(position).filter(of_record).count()
+    }
+
+    /// Returns whether a record's erasure was requested after a position.
+    pub fn is_record_erased_after(&self, id: &RecordId, position: u64) -> bool {
+        let last = self.known.read().last_of_record.get(id).copied();
+        last.is_some_and(|last| last > position)
+    }
+
+    /// Returns the user's erasures that are not finished and cover records.
+    pub fn open_of_user(&self, user: &UserId) -> Vec<Erasure> {
+        let known = self.known.read();
+        let open = known.open_with_records.iter();
+        let open = open.filter_map(|it| known.erasures.get(it));
+        let of_user = open.filter(|erasure| match &erasure.request.scope {
+            ErasureScope::User(erased) => erased == user,
+            _ => false,
+        });
+        of_user.cloned().collect()
     }
 
     /// Returns whether a file was erased.

@@ -13,7 +13,7 @@ use std::vec;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::{Commit, Event, EventBody, EventKind, Stream};
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 
@@ -262,33 +262,33 @@ pub(crate) async fn deleted(
 ) -> Result<BTreeSet<RecordId>, ApiError> {
     let mut found = BTreeSet::new();
     let mut deletions = Deletions::within(range);
-    while let Some(ids) = deletions.next(env, &is_selected).await? {
+    let is_selected = |_, id: &RecordId| is_selected(&id.record_type);
+    while let Some(ids) = deletions.next(env, is_selected).await? {
         found.extend(ids);
     }
     Ok(found)
 }
 
-/// Like [`deleted`], but only those whose last state belongs to a user: the one before the
-/// deletion, or that of the record which has the id today.
+/// Shows the last states of records that were deleted within a range, if they are selected by the
+/// positions of their deletions: the state before the deletion, or that of the record which has
+/// the id today.
 ///
 /// # Errors
 /// The store or the log cannot be read.
-pub(crate) async fn deleted_of(
+pub(crate) async fn each_deleted(
     env: &RecordEnv,
-    owner: &UserId,
     range: RangeInclusive<u64>,
-    is_selected: impl Fn(&TypeName) -> bool,
-) -> Result<BTreeSet<RecordId>, ApiError> {
-    let mut found = BTreeSet::new();
+    is_selected: impl Fn(u64, &RecordId) -> bool,
+    mut see: impl FnMut(Record),
+) -> Result<(), ApiError> {
     let mut deletions = Deletions::within(range);
     while let Some(ids) = deletions.next(env, &is_selected).await? {
         let now = env.applied.position();
         let at: Vec<_> = ids.into_iter().map(|id| (id, now)).collect();
-        let last = last_states(env, &at).await?.into_iter().flatten();
-        let owned = last.filter(|record| record.owner.as_ref() == Some(owner));
-        found.extend(owned.map(|record| record.id));
+        let last = last_states(env, &at).await?;
+        last.into_iter().flatten().for_each(&mut see);
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Goes through the deletions of records within a range, in order.
@@ -310,11 +310,11 @@ impl Deletions {
         }
     }
 
-    /// Returns the ids of some more, which may be none of the selected types; `None` at the end.
+    /// Returns the ids of some more, of which none may be selected; `None` at the end.
     async fn next(
         &mut self,
         env: &RecordEnv,
-        is_selected: impl Fn(&TypeName) -> bool,
+        is_selected: impl Fn(u64, &RecordId) -> bool,
     ) -> Result<Option<BTreeSet<RecordId>>, ApiError> {
         while self.positions.as_slice().is_empty() {
             if self.rest.is_empty() {
@@ -330,7 +330,7 @@ impl Deletions {
         let some: Vec<u64> = self.positions.by_ref().take(BATCH_SIZE).collect();
         let events = load_events(&*env.log, &some).await?.into_iter();
         let ids = events.filter_map(|(_, event)| match event.stream {
-            Stream::Record(id) if is_selected(&id.record_type) => Some(id),
+            Stream::Record(id) if is_selected(event.position, &id) => Some(id),
             _ => None,
         });
         Ok(Some(ids.collect()))

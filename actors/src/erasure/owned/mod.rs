@@ -4,39 +4,38 @@
 //!
 //! 1. **Which.** All that the user owns, or owned when they were deleted; without `all` only those of
 //!    personal types. Those whose events the user's key sealed are found by the events that the
-//!    user's erasure names: once the key is destroyed, nothing says who owned a deleted one.
+//!    user's erasure names: once the key is destroyed, nothing says who owned a deleted one. The
+//!    other deleted ones are looked for in the log, together for all users who wait (`deleted`).
 //! 2. **How.** In the name of whoever erased the user, with the rights that they had then, through
 //!    access control and hooks, once the plugins are ready. Of personal types, none can be refused.
 //! 3. **What was written meanwhile.** Saves that were in progress may have added records, and their
 //!    events may have been sealed with a new key: the user is looked for again, and then erased again.
-//! 4. **What fails.** Refusals are final and noted at the end. Anything else, such as a plugin that is
-//!    not connected, keeps the user's erasure open, and is tried again. Until then no other record of
-//!    that type is tried: for each of them, a plugin that does not answer would take its time again.
+//! 4. **What fails.** Refusals are final and noted at the end, except of a record to which another one
+//!    refers that will be erased with its owner. That one, and whatever else fails, such as a plugin
+//!    that is not connected, keeps the user's erasure open, and is tried again (`pass`). Until a type
+//!    of which a record failed succeeds again, only one of its records is tried at a time (`put_off`).
+
+mod deleted;
+mod pass;
+mod put_off;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use skytrail_schema::caller::Caller;
-use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::{Commit, ErasureScope, OwnedRecords, RefusedRecord, Stream};
-use skytrail_schema::id::{AssetName, RecordId, RoleName, TypeName, UserId};
+use skytrail_schema::code::ApiError;
+use skytrail_schema::event::{ErasureScope, OwnedRecords, RefusedRecord, Stream};
+use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 use tokio::sync::Semaphore;
-use uuid::Uuid;
 
-use super::request::Way;
+pub(super) use self::deleted::DeletedRecords;
+use self::pass::FailedTries;
+pub(super) use self::put_off::PutOffTypes;
 use super::work::PAUSES;
-use super::{EraseRecord, EraseUser, Eraser, Refused};
-use crate::context::{RequestContext, RequestId};
+use super::{EraseUser, Eraser, Refused};
 use crate::log::Erasure;
-use crate::log::seek::{load_event, load_events};
-use crate::record::attempt::retry_on_conflict;
-use crate::record::delete::find_referrer;
-use crate::record::past;
 
-/// How many events are read at once.
-const BATCH_SIZE: usize = 1000;
 /// How many refused records the end of an erasure names.
 const MAX_REFUSED: usize = 1000;
 /// The records of how many users are erased at once.
@@ -58,6 +57,8 @@ pub(super) struct Owned {
     pub(super) refused: Vec<Refused>,
     /// The same, as the log has them.
     noted: Vec<RefusedRecord>,
+    /// What the last look decided on records that it could not erase.
+    fates: BTreeMap<RecordId, Fate>,
 }
 
 /// Whether an erased user's records are still to be erased.
@@ -68,7 +69,8 @@ pub(super) enum OwnedState {
     Begun,
     /// They are being erased, or wait for it.
     GoingOn,
-    /// Some could not be erased at present; that is tried again later.
+    /// Some could not be erased at present, or others refer to them that are not erased yet; they are
+    /// tried again later.
     Pausing,
     /// Their erasures are requested, except for those that are refused.
     Settled,
@@ -83,22 +85,41 @@ pub(super) struct Ready {
     pub(super) records: bool,
 }
 
-/// One look through an erased user's records.
-struct Pass<'a> {
-    command: &'a EraseUser,
-    /// The position of the user's erasure.
-    position: u64,
-    /// The types of which nothing can be refused.
-    personal: BTreeSet<TypeName>,
-    /// Why the other records of some types are not tried in this pass.
-    put_off: BTreeMap<TypeName, ApiError>,
-    tries: &'a mut FailedTries,
-    owned: &'a mut Owned,
+/// Which of a user's records are erased.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Selection {
+    all: bool,
+    types: BTreeSet<TypeName>,
 }
 
-/// How often records could not be erased at present. Those that failed most often are tried last: a
-/// record that always fails does not hold up the others of its type.
-type FailedTries = BTreeMap<RecordId, u32>;
+impl Selection {
+    fn is_empty(&self) -> bool {
+        !self.all && self.types.is_empty()
+    }
+
+    fn covers(&self, name: &TypeName) -> bool {
+        !name.is_user() && (self.all || self.types.contains(name))
+    }
+}
+
+/// What becomes of a record that is to be erased with its owner, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fate {
+    /// It will be tried.
+    Open,
+    /// It waits until this one, which refers to it, is erased.
+    Held(RecordId),
+    Refused,
+}
+
+/// A request that is to answer what became of a user's records.
+pub(super) struct KeptOwned<'a> {
+    eraser: &'a Eraser,
+    user: UserId,
+}
+
+/// How many requests of each user wait for an answer.
+pub(super) type Awaited = BTreeMap<UserId, usize>;
 
 /// By the position of the user's erasure.
 pub(super) type OwnedByErasure = BTreeMap<u64, Owned>;
@@ -126,6 +147,13 @@ impl Eraser {
         ready.unwrap_or_else(|| Owned::default().ready())
     }
 
+    /// Returns what a user's erasure has decided on a record so far.
+    fn fate_in(&self, position: u64, id: &RecordId) -> Fate {
+        let owned = self.owned.lock();
+        let fate = owned.get(&position).and_then(|owned| owned.fates.get(id));
+        fate.cloned().unwrap_or(Fate::Open)
+    }
+
     /// Returns why records of erased users could not be erased yet, if any could not.
     pub(super) fn owned_failure(&self) -> Option<String> {
         let owned = self.owned.lock();
@@ -135,6 +163,24 @@ impl Eraser {
     /// Notes that no holder has the user's own events any more.
     pub(super) fn note_forgotten(&self, position: u64) {
         self.update_owned(position, |owned| owned.is_user_forgotten = true);
+    }
+
+    /// Forgets what is known of an erasure that is finished, unless a request is still to answer it.
+    pub(super) fn forget_owned(&self, erasure: &Erasure) {
+        if let ErasureScope::User(user) = &erasure.request.scope
+            && !self.awaited.lock().contains_key(user)
+        {
+            self.owned.lock().remove(&erasure.mark.position);
+        }
+    }
+
+    /// Keeps what is known of a user's erasures until a request has answered it.
+    pub(super) fn keep_owned(&self, user: &UserId) -> KeptOwned<'_> {
+        *self.awaited.lock().entry(user.clone()).or_default() += 1;
+        KeptOwned {
+            eraser: self,
+            user: user.clone(),
+        }
     }
 
     fn update_owned(&self, position: u64, update: impl FnOnce(&mut Owned)) {
@@ -180,9 +226,13 @@ impl Eraser {
         let Some(records) = records else {
             return Ok(false);
         };
-        let personal = self.personal_types();
-        let is_selected = |name: &TypeName| records.all || personal.contains(name);
-        for id in self.records_of(user, 1, is_selected).await? {
+        let selection = Selection {
+            all: records.all,
+            types: self.personal_types(),
+        };
+        let ids = self.records_of(user, &selection).await;
+        self.deleted.forget(user).await;
+        for id in ids? {
             if self.is_left(&id).await? {
                 return Ok(true);
             }
@@ -246,7 +296,7 @@ impl Eraser {
             };
             let done = self.pass_in_time(&erasure, places, (&mut tries, &mut owned));
             owned.state = match done.await {
-                Ok(()) => OwnedState::Settled,
+                Ok(state) => state,
                 Err(error) => {
                     let erasure = &erasure.stream;
                     tracing::warn!(%erasure, %error, "records of an erased user are not erased yet; trying again");
@@ -260,6 +310,9 @@ impl Eraser {
                 *before = owned;
             });
             if is_settled {
+                if let ErasureScope::User(user) = &erasure.request.scope {
+                    self.deleted.forget(user).await;
+                }
                 break;
             }
             // Meanwhile others have the place.
@@ -276,11 +329,8 @@ impl Eraser {
         erasure: &Erasure,
         places: &Semaphore,
         (tries, owned): (&mut FailedTries, &mut Owned),
-    ) -> Result<(), ApiError> {
-        let pass = async {
-            let _place = places.acquire().await;
-            self.erase_records_of(erasure, tries, owned).await
-        };
+    ) -> Result<OwnedState, ApiError> {
+        let pass = self.erase_records_of(erasure, places, (tries, owned));
         tokio::pin!(pass);
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut pass).await {
             return done;
@@ -289,260 +339,31 @@ impl Eraser {
         self.update_owned(position, |owned| owned.state = OwnedState::GoingOn);
         pass.await
     }
+}
 
-    async fn erase_records_of(
-        &self,
-        erasure: &Erasure,
-        tries: &mut FailedTries,
-        owned: &mut Owned,
-    ) -> Result<(), ApiError> {
-        // This comes first: it is quick, and takes effect in every copy of the log.
-        let keys = self.log.destroy_keys(erasure.request.keys.clone()).await;
-        keys.map_err(|error| ApiError::unexpected(error.to_string()))?;
-        // Before that, nobody knows which hooks there are.
-        self.env.plugins.points().readiness.check(false)?;
-        let command = self.command_of(erasure).await?;
-        let named = self.records_named_by(erasure).await?;
-        let mut personal = self.personal_types();
-        personal.extend(named.iter().map(|id| id.record_type.clone()));
-        let mut pass = Pass {
-            command: &command,
-            position: erasure.mark.position,
-            personal: personal.clone(),
-            put_off: BTreeMap::new(),
-            tries,
+impl Drop for KeptOwned<'_> {
+    fn drop(&mut self) {
+        let Eraser {
+            awaited,
+            erasures,
             owned,
-        };
-        let is_selected = |name: &TypeName| command.with_records || personal.contains(name);
-        let (mut refused, mut failure) = (Vec::new(), None);
-        let (mut ids, mut tried) = (
-            self.still_owned(named, &command.user).await?,
-            BTreeSet::new(),
-        );
-        // Deletions before this position are known.
-        let mut from = 1;
-        loop {
-            let begun_at = self.env.log.head();
-            ids.extend(self.records_of(&command.user, from, is_selected).await?);
-            from = begun_at + 1;
-            ids.retain(|id| tried.insert(id.clone()));
-            self.leave_out_done(erasure, &mut ids).await?;
-            if ids.is_empty() {
-                break;
-            }
-            let failed = self.request_records(&mut pass, std::mem::take(&mut ids));
-            for (id, mut error) in failed.await {
-                if personal.contains(&id.record_type) {
-                    match self.request_part(&mut pass, &id, true).await {
-                        Ok(()) => continue,
-                        Err(after) => error = after,
-                    }
-                }
-                if is_passing(&error) {
-                    self.note_failure(pass.position, &error);
-                    failure = failure.or(Some(error));
-                } else if error.code != Code::ResourceNotFound {
-                    // Else it is gone, or others refer to it and an earlier erasure has emptied it.
-                    refused.push((id, error));
-                }
-            }
-            if self.env.has_user(&command.user).await? {
-                // An import has brought the user back, and what is written from now on stays.
-                break;
+            ..
+        } = self.eraser;
+        let mut awaited = awaited.lock();
+        if let Some(num_requests) = awaited.get_mut(&self.user) {
+            *num_requests -= 1;
+            if *num_requests > 0 {
+                return;
             }
         }
-        let again = |_| self.try_request_user(&command, Some(erasure.mark.position));
-        match retry_on_conflict(None, again).await {
-            Err(error) if error.code == Code::ResourceNotFound => {}
-            Err(error) => return Err(error),
-            Ok(erased) => pass.owned.kept_files.extend(erased.files.kept),
-        }
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
-        for (id, error) in refused {
-            let referrer = find_referrer(&self.env, &id, self.env.log.head()).await?;
-            pass.owned.note_refused(id, error, referrer);
-        }
-        Ok(())
-    }
-
-    /// Returns the command that led to a user's erasure, in the name of whoever gave it.
-    async fn command_of(&self, erasure: &Erasure) -> Result<EraseUser, ApiError> {
-        let (commit, _) = load_event(&*self.env.log, erasure.mark.position).await?;
-        let ErasureScope::User(user) = &erasure.request.scope else {
-            return Err(ApiError::unexpected("records of nobody are to be erased"));
-        };
-        let records = erasure.request.records;
-        Ok(EraseUser {
-            context: context_of(&commit, erasure.request.roles.clone()),
-            user: user.clone(),
-            why: erasure.request.why.clone(),
-            with_records: records.is_some_and(|records| records.all),
-            with_files: records.is_some_and(|records| records.files),
-        })
-    }
-
-    /// Finds the records whose events the user's key sealed.
-    async fn records_named_by(&self, erasure: &Erasure) -> Result<BTreeSet<RecordId>, ApiError> {
-        let positions: Vec<u64> = erasure.request.positions.iter().collect();
-        let mut named = BTreeSet::new();
-        for some in positions.chunks(BATCH_SIZE) {
-            for (_, event) in load_events(&*self.env.log, some).await? {
-                if let Stream::Record(id) = event.stream
-                    && !id.record_type.is_user()
-                {
-                    named.insert(id);
-                }
-            }
-        }
-        Ok(named)
-    }
-
-    /// Returns those of the records that have not got another owner.
-    async fn still_owned(
-        &self,
-        named: BTreeSet<RecordId>,
-        user: &UserId,
-    ) -> Result<BTreeSet<RecordId>, ApiError> {
-        self.env.applied.wait_for(self.env.log.head()).await?;
-        let mut owned = BTreeSet::new();
-        for id in named {
-            let (_, head) = self.env.load_head(&id).await?;
-            let last = match head {
-                Some(head) => Some(head.record.clone()),
-                None => past::last_state(&self.env, &id).await?,
-            };
-            if last.is_none_or(|record| record.owner.as_ref() == Some(user)) {
-                owned.insert(id);
-            }
-        }
-        Ok(owned)
-    }
-
-    /// Leaves out records whose erasure was requested before an interruption, unless they exist.
-    async fn leave_out_done(
-        &self,
-        erasure: &Erasure,
-        ids: &mut BTreeSet<RecordId>,
-    ) -> Result<(), ApiError> {
-        for part in self.erasures.parts_of(erasure.mark.position) {
-            let ErasureScope::Record(Stream::Record(id)) = &part.request.scope else {
-                continue;
-            };
-            if !ids.contains(id) {
-                continue;
-            }
-            let (_, head) = self.env.load_head(id).await?;
-            let is_done = match head {
-                Some(head) => self.is_emptied(&head).await?,
-                None => true,
-            };
-            if is_done {
-                ids.remove(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Requests the erasure of records; a record that others of them refer to comes after those.
-    /// Returns what failed.
-    async fn request_records(
-        &self,
-        pass: &mut Pass<'_>,
-        ids: BTreeSet<RecordId>,
-    ) -> Vec<(RecordId, ApiError)> {
-        let (mut ids, mut failed): (Vec<RecordId>, _) = (ids.into_iter().collect(), Vec::new());
-        ids.sort_by_key(|id| pass.tries.get(id).copied());
-        loop {
-            let (mut is_further, mut held) = (false, Vec::new());
-            for id in ids {
-                if let Some(error) = pass.put_off.get(&id.record_type) {
-                    failed.push((id, error.clone()));
-                    continue;
-                }
-                match self.request_part(pass, &id, false).await {
-                    Ok(()) => is_further = true,
-                    Err(error) if error.code == Code::ConstraintViolated => held.push((id, error)),
-                    Err(error) => {
-                        if is_passing(&error) {
-                            self.put_off(pass, &id, &error);
-                        }
-                        failed.push((id, error));
-                    }
-                }
-            }
-            if held.is_empty() || !is_further {
-                failed.extend(held);
-                return failed;
-            }
-            // References often all point one way through the list; then the reverse order succeeds.
-            ids = held.into_iter().rev().map(|(id, _)| id).collect();
-        }
-    }
-
-    /// Notes that a record could not be erased at present, nor could others of its type. Those of
-    /// personal types are erased all the same.
-    fn put_off(&self, pass: &mut Pass<'_>, id: &RecordId, error: &ApiError) {
-        pass.put_off.insert(id.record_type.clone(), error.clone());
-        *pass.tries.entry(id.clone()).or_default() += 1;
-        if !pass.personal.contains(&id.record_type) {
-            self.note_failure(pass.position, error);
-        }
-    }
-
-    async fn request_part(
-        &self,
-        pass: &mut Pass<'_>,
-        id: &RecordId,
-        is_forced: bool,
-    ) -> Result<(), ApiError> {
-        let command = pass.command;
-        let of_record = EraseRecord {
-            context: command.context.clone(),
-            id: id.clone(),
-            why: command.why.clone(),
-            with_files: command.with_files,
-        };
-        let way = Way {
-            is_forced,
-            part_of: Some(pass.position),
-        };
-        let erased = self.request_record(&of_record, way).await?;
-        pass.owned.kept_files.extend(erased.files.kept);
-        Ok(())
-    }
-
-    /// Lists the records of some types that a user owns, or owned when the record was deleted, at a
-    /// position or later.
-    async fn records_of(
-        &self,
-        user: &UserId,
-        from: u64,
-        is_selected: impl Fn(&TypeName) -> bool,
-    ) -> Result<BTreeSet<RecordId>, ApiError> {
-        self.env.applied.wait_for(self.env.log.head()).await?;
-        let mut found = BTreeSet::new();
-        let is_selected = |name: &TypeName| !name.is_user() && is_selected(name);
-        let mut types = self.env.model.get_types();
-        types.retain(|definition| is_selected(&definition.name));
-        if types.is_empty() {
-            return Ok(found);
-        }
-        for definition in types {
-            let mut after = 0;
-            loop {
-                let store = &self.env.store;
-                let heads = store.scan(&definition, Some(user), after, BATCH_SIZE);
-                let heads = heads.await?;
-                let Some((last, _)) = heads.last() else { break };
-                after = *last;
-                found.extend(heads.into_iter().map(|(_, head)| head.record.id));
-            }
-        }
-        let range = from..=self.env.applied.position();
-        found.extend(past::deleted_of(&self.env, user, range, is_selected).await?);
-        Ok(found)
+        awaited.remove(&self.user);
+        let of_user =
+            |scope: &ErasureScope| matches!(scope, ErasureScope::User(user) if *user == self.user);
+        let mut owned = owned.lock();
+        owned.retain(|position, _| {
+            let erasure = erasures.get(*position);
+            erasure.is_none_or(|it| !it.is_finished() || !of_user(&it.request.scope))
+        });
     }
 }
 
@@ -566,30 +387,5 @@ impl Owned {
             code: error.code.number(),
             referred_by: referrer.map(Stream::Record),
         });
-    }
-}
-
-/// Returns whether something failed that may succeed later.
-fn is_passing(error: &ApiError) -> bool {
-    let is_of_plugin = matches!(error.code, Code::PluginTimeout | Code::PluginInitializing);
-    is_of_plugin || error.status() == 503
-}
-
-/// Returns the circumstances of a request that goes on when nobody waits for it any more, and
-/// after a restart.
-fn context_of(commit: &Commit, roles: BTreeSet<RoleName>) -> RequestContext {
-    let actor = commit.actor.clone();
-    RequestContext {
-        caller: Caller {
-            key: actor.key,
-            rights: actor.rights,
-            user: actor.user,
-            roles,
-        },
-        request: RequestId::shared(commit.request_id.unwrap_or_else(Uuid::now_v7)),
-        origin: actor.origin,
-        plugin: actor.plugin,
-        on_behalf: actor.on_behalf,
-        ..RequestContext::system()
     }
 }
