@@ -99,6 +99,13 @@ pub(super) async fn list(call: Call) -> Outcome {
     let before = request::whole_number(&call.body, "before")?.unwrap_or(u64::MAX);
     let part_of = request::whole_number(&call.body, "part_of")?;
     let all = call.services.eraser.erasures();
+    if let Some(position) = part_of {
+        let is_of_user = |erasure: &Erasure| matches!(erasure.request.scope, ErasureScope::User(_));
+        if !all.get(position).as_ref().is_some_and(is_of_user) {
+            let message = format!("no erasure of a user was requested at {position}");
+            return Err(ApiError::new(Code::ResourceNotFound, message));
+        }
+    }
     let last = all.last_before(before, part_of, limit);
     let erasures: Vec<Listed<'_>> = last.iter().map(|it| to_wire(all, it)).collect();
     Reply::new(&json!({"erasures": erasures}))

@@ -161,7 +161,11 @@ pub fn run(config: &Config, command: EraseCommand) -> Result<(), String> {
             let erasures = listed.get("erasures").and_then(Json::as_array);
             // The standard output is for lines of JSON only, which programs read.
             if erasures.is_none_or(Vec::is_empty) {
-                complain("nothing was erased");
+                complain(match (list.before, list.part_of) {
+                    (Some(_), _) => "no further erasures",
+                    (None, Some(_)) => "no erasures",
+                    (None, None) => "nothing was erased",
+                });
             }
             for erasure in erasures.into_iter().flatten() {
                 show_json(&erasure.to_string());

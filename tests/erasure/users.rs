@@ -253,6 +253,42 @@ fn who_a_user_is_stands_nowhere_in_the_log_in_the_open() {
 }
 
 #[test]
+fn what_is_listed_as_part_of_an_erasure_is_of_a_user() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let ada = Client::signed_up(&server, "ada");
+    let user = ada.user.clone().unwrap();
+    ada.save("note/1", json!({"text": "hers"}));
+    master.save("note/2", json!({"text": "not hers"}));
+    let position = |action: &str, body| {
+        let erased = master.call(action, body).result();
+        erased["position"].as_u64().unwrap()
+    };
+    let of_record = position("erase:record", json!({"record": "note/2", "why": "a test"}));
+    let of_user = position("erase:user", json!({"user": user, "why": "a test"}));
+    for of_nobody in [of_record, of_user + 1000] {
+        let listed = master.call("erase:list", json!({"part_of": of_nobody}));
+        assert_eq!(listed.code(), 110, "{}", listed.json());
+    }
+    let key = format!("MASTER_KEY={}", crate::support::server::MASTER_KEY);
+    let list = |position: u64| {
+        let position = position.to_string();
+        let list = ["--set", &key, "erase", "list", "--part-of", &position];
+        let of_server = ["--server", &server.base_url];
+        let listed = server.skytrail(&[&list[..], &of_server].concat());
+        assert!(listed.stdout.is_empty());
+        let said = String::from_utf8(listed.stderr).unwrap();
+        (listed.status.success(), said)
+    };
+    // The user's record stays, since it was not to be erased.
+    assert_eq!(list(of_user), (true, "skytrail: no erasures\n".to_owned()));
+    let (is_listed, said) = list(of_record);
+    assert!(!is_listed, "{said}");
+    let expected = format!("no erasure of a user was requested at {of_record}");
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
 fn a_field_is_gone_and_the_record_goes_on() {
     let mut server = TestServer::start();
     let master = Client::master(&server);

@@ -580,6 +580,11 @@ fn what_lists_nothing_says_so() {
         // A program expects lines of JSON here.
         (&["audit", "refusals", "--json"], "", ""),
         (&["erase", "list"], "", "skytrail: nothing was erased\n"),
+        (
+            &["erase", "list", "--before", "1"],
+            "",
+            "skytrail: no further erasures\n",
+        ),
         (&["plugin", "calls"], "no plugin has been called yet\n", ""),
     ] {
         let output = server.skytrail(&[arguments, &of_server].concat());
