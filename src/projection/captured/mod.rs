@@ -31,7 +31,8 @@ pub use self::moving::{copy_captured, count_parked, count_waiting, move_captured
 use self::overlay::overlay;
 pub(super) use self::parked::{forget, is_parked};
 pub(super) use self::places::{
-    Effect, FIRST_OF_SQL, Touched, add_effects, push_places, settle_places, settle_table,
+    Effect, FIRST_OF_SQL, Touched, add_effects, collect_places, push_places, settle_places,
+    settle_table,
 };
 use super::apply::stream_hash;
 use super::conn::{Conn, Row};

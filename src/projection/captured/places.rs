@@ -95,6 +95,39 @@ pub(in crate::projection) async fn settle_table(
     give_back(conn, table, None).await
 }
 
+/// Adds the places of rows that SQL took away from a table before this had the second trigger. Only
+/// the outbox has them: in the first row of each id, and of several ids with one place, in the row
+/// of the first. Nobody may be writing to the table.
+pub(in crate::projection) async fn collect_places(
+    conn: &mut Conn<'_>,
+    table: &Name,
+) -> Result<(), sqlx::Error> {
+    let taken = || {
+        let mut sql = Sql::new(
+            "SELECT DISTINCT ON (place) key, place FROM (\
+             SELECT DISTINCT ON (key) id, key, (before->'_row')::numeric AS place FROM _outbox \
+             WHERE table_name=",
+        );
+        sql.bind(Arg::name(table))
+            .push(" AND jsonb_typeof(before->'_row')='number' ORDER BY key, id) AS first ");
+        sql.push("WHERE place>=0 AND place<")
+            .bind(Arg::unsigned(FIRST_OF_SQL))
+            .push(" ORDER BY place, id");
+        sql
+    };
+    // The first trigger may have kept a place under the id that the row had last.
+    let mut sql = Sql::new("DELETE FROM _place AS p USING (");
+    sql.append(taken())
+        .push(") AS t WHERE p.place=t.place AND p.key<>t.key AND ");
+    only(&mut sql, table, None);
+    sql.execute(conn).await?;
+    let mut sql = Sql::new("INSERT INTO _place SELECT ");
+    sql.bind(Arg::name(table)).push(", key, place FROM (");
+    sql.append(taken())
+        .push(") AS t ON CONFLICT (table_name, key) DO UPDATE SET place=excluded.place");
+    sql.execute(conn).await.map(drop)
+}
+
 /// Waits for sessions that have inserted rows with these places.
 async fn forget(conn: &mut Conn<'_>, table: &Name, keys: &[RecordKey]) -> Result<(), sqlx::Error> {
     let mut sql = Sql::new("DELETE FROM _place AS p WHERE ");

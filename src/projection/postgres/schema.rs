@@ -17,12 +17,12 @@ use super::claim::process_name;
 use super::errors::is_held;
 use super::hosts::{self, Hosts, Link};
 use crate::projection::OpenError;
-use crate::projection::conn::Conn;
+use crate::projection::conn::{Conn, SHORT_WAIT};
 use crate::projection::dialect::{Dialect, Extensions};
 use crate::projection::names::{Name, fnv};
 use crate::projection::sql::{Arg, Sql};
 use crate::projection::sqlite::say_migrated;
-use crate::projection::{ddl, read};
+use crate::projection::{captured, ddl, read};
 
 /// How long commands that run next to a server wait for a connection.
 const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,15 +33,13 @@ pub(super) const FORMAT: i64 = 11;
 /// The format since which record tables have triggers.
 const CAPTURED_SINCE: i64 = 2;
 
-/// The format since which one of them is `_keep_place`.
-const PLACES_SINCE: i64 = 10;
-
-/// How long an upgrade waits for a lock: less than PostgreSQL's `deadlock_timeout`, after which a
-/// transaction that waits for the upgrade would be ended.
+/// How long an upgrade waits for a lock while it holds others: less than PostgreSQL's
+/// `deadlock_timeout`, after which a transaction that waits for the upgrade would be ended.
 const LOCK_WAIT: Duration = Duration::from_millis(800);
 
-/// The pause after an upgrade waited for a lock in vain, at first and at most.
-const LOCK_PAUSES: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(5));
+/// How long it waits for the only table that it locks, at first and at most. The wait is longer each
+/// time that it is in vain, so that writers who relieve each other are waited for, too.
+const TABLE_WAITS: (Duration, Duration) = (SHORT_WAIT, Duration::from_secs(10));
 
 /// The scripts that lead to each format from the previous one.
 const SCRIPTS: [&str; 11] = [
@@ -151,28 +149,68 @@ pub(super) async fn prepare(
     link: &mut Link,
     schema: &Name,
 ) -> Result<Extensions, OpenError> {
-    let (mut pause, longest) = LOCK_PAUSES;
+    let (found, extensions) = try_until_free(
+        (hosts, link),
+        None,
+        (LOCK_WAIT, LOCK_WAIT),
+        async |conn, _| try_to_prepare(conn, schema).await,
+    )
+    .await?;
+    let conn = &mut Conn::server(&mut link.conn, extensions);
+    for table in tables_without_places(conn).await? {
+        try_until_free(
+            (hosts, link),
+            Some(&table),
+            TABLE_WAITS,
+            async |conn, wait| keep_places(&mut Conn::server(conn, extensions), &table, wait).await,
+        )
+        .await?;
+    }
+    for from in found..FORMAT {
+        say_migrated(from, from + 1);
+    }
+    Ok(extensions)
+}
+
+/// Tries something until nobody else holds a lock that it needs. The first attempt waits for a lock
+/// as long as the first wait, each one after that twice as long, up to the second wait.
+async fn try_until_free<T>(
+    (hosts, link): (&Hosts, &mut Link),
+    table: Option<&Name>,
+    (first, longest): (Duration, Duration),
+    attempt: impl AsyncFn(&mut PgConnection, Duration) -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
+    let mut wait = first;
     loop {
         let (conn, backend) = (&mut link.conn, &link.backend);
         let attempt = Box::pin(async {
-            match try_to_prepare(conn, schema).await {
+            match attempt(conn, wait).await {
                 Err(OpenError::Database(error)) => Err(error),
                 done => Ok(done),
             }
         });
-        match hosts.naming_holders(backend, LOCK_WAIT, attempt).await {
+        match hosts.naming_holders(backend, wait, attempt).await {
             Ok(done) => return done,
             Err(error) if is_held(&error) => {
-                tracing::warn!(%error, "the record store is upgraded when its tables are free");
+                tracing::warn!(
+                    %error,
+                    table = table.map(Name::as_str),
+                    waited_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                    "the record store is upgraded when its tables are free"
+                );
             }
             Err(error) => return Err(error.into()),
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        tokio::time::sleep(wait / 2).await;
+        wait = (wait * 2).min(longest);
     }
 }
 
-async fn try_to_prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extensions, OpenError> {
+/// Brings everything to the current format but the places; returns the format that was found.
+async fn try_to_prepare(
+    conn: &mut PgConnection,
+    schema: &Name,
+) -> Result<(i64, Extensions), OpenError> {
     let mut conn = Conn::server(conn, Extensions::default());
     let mut tx = conn.begin_writing().await?;
     let mut lock = Sql::new("SELECT pg_advisory_xact_lock(");
@@ -212,10 +250,7 @@ async fn try_to_prepare(conn: &mut PgConnection, schema: &Name) -> Result<Extens
         (false, false) => create(&mut tx.conn(), schema).await?,
     };
     tx.commit().await?;
-    for from in upgraded_from..FORMAT {
-        say_migrated(from, from + 1);
-    }
-    Ok(extensions)
+    Ok((upgraded_from, extensions))
 }
 
 /// Reads the format and extensions that the schema was created with.
@@ -243,23 +278,9 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
         return Ok(());
     }
     conn.wait_at_most(LOCK_WAIT).await?;
-    let without_places = match found < PLACES_SINCE {
-        true => captured_tables(conn).await?,
-        false => Vec::new(),
-    };
-    // The scripts read what transactions have written that are open by now.
-    if !without_places.is_empty() {
-        let mut sql = Sql::new("LOCK TABLE ");
-        sql.names("", &without_places)
-            .push(" IN SHARE ROW EXCLUSIVE MODE");
-        sql.execute(conn).await?;
-    }
     let steps = (1..).zip(SCRIPTS).filter(|(format, _)| *format > found);
     for (_, script) in steps {
         run_script(conn, script).await?;
-    }
-    for table in &without_places {
-        ddl::keep_place(table).execute(conn, Vec::new()).await?;
     }
     if found < CAPTURED_SINCE {
         let (catalog, _) = read::catalog(conn).await?;
@@ -275,16 +296,35 @@ async fn upgrade(conn: &mut Conn<'_>, found: i64) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Lists the tables whose changes by SQL are captured.
-async fn captured_tables(conn: &mut Conn<'_>) -> Result<Vec<Name>, sqlx::Error> {
+/// Lists the tables whose changes by SQL are captured, but not yet as since format 10.
+async fn tables_without_places(conn: &mut Conn<'_>) -> Result<Vec<Name>, sqlx::Error> {
     let sql = Sql::new(
-        "SELECT t.relname::text FROM pg_class AS t JOIN pg_trigger AS g ON g.tgrelid=t.oid \
-         WHERE t.relnamespace=current_schema::regnamespace AND g.tgname='_capture' \
-         AND NOT g.tgisinternal ORDER BY 1",
+        "SELECT t.relname::text FROM pg_class AS t \
+         WHERE t.relnamespace=current_schema::regnamespace AND EXISTS (SELECT 1 FROM pg_trigger \
+         WHERE tgrelid=t.oid AND tgname='_capture' AND NOT tgisinternal) AND NOT EXISTS \
+         (SELECT 1 FROM pg_trigger WHERE tgrelid=t.oid AND tgname='_keep_place') ORDER BY 1",
     );
     let rows = sql.fetch_all(conn).await?;
     let names = rows.iter().map(|row| Ok(Name::new(row.catalog(0)?)));
     names.collect()
+}
+
+/// Lets the rows of a table keep the places of their records. It waits for transactions that have
+/// written to the table before, not for those that have read it.
+///
+/// Each table has a transaction of its own. If the upgrade held another table while it waits, it
+/// could not wait for long: a writer who wants that table would be ended by a deadlock.
+async fn keep_places(conn: &mut Conn<'_>, table: &Name, wait: Duration) -> Result<(), OpenError> {
+    let mut tx = conn.begin_writing().await?;
+    let conn = &mut tx.conn();
+    conn.wait_at_most(wait).await?;
+    let mut sql = Sql::new("LOCK TABLE ");
+    sql.name(table).push(" IN SHARE ROW EXCLUSIVE MODE");
+    sql.execute(conn).await?;
+    captured::collect_places(conn, table).await?;
+    ddl::keep_place(table).execute(conn, Vec::new()).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 pub(super) async fn run_script(

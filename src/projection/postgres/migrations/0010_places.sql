@@ -6,13 +6,7 @@ CREATE TABLE _place (
     place bigint NOT NULL,
     PRIMARY KEY (table_name, key)
 );
-
--- So far they were in the outbox.
-INSERT INTO _place SELECT table_name, key, place FROM (
-    SELECT DISTINCT ON (table_name, place) table_name, key, place FROM (
-        SELECT DISTINCT ON (table_name, key) id, table_name, key, (before->'_row')::numeric AS place FROM _outbox
-        WHERE jsonb_typeof(before->'_row') = 'number' ORDER BY table_name, key, id) AS first
-    WHERE place >= 0 AND place < 4611686018427387904 ORDER BY table_name, place, id) AS known;
+-- So far they were in the outbox: they are read from there when the table gets its trigger.
 
 -- A session that inserts a row waits for one that is deleting its place.
 CREATE FUNCTION _keep_place() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
