@@ -120,3 +120,29 @@ fn a_row_that_is_inserted_while_the_log_deletes_its_record_gets_a_place_of_its_o
     world.sql("DROP FUNCTION public.hold CASCADE");
     world.assert_rebuilt_alike();
 }
+
+/// Others who lock rows again and again leave a large transaction no chance, but small ones.
+#[test]
+fn what_only_small_transactions_can_apply_is_applied_by_such() {
+    let mut world = World::with_bills_put_back(1);
+    world.sql(
+        "CREATE FUNCTION public.lock_many() RETURNS trigger LANGUAGE plpgsql AS $$ \
+         DECLARE num_rows int := coalesce(nullif(current_setting('theirs.rows', true), ''), '0'); \
+         BEGIN IF num_rows >= 8 THEN RAISE lock_not_available; END IF; \
+         PERFORM set_config('theirs.rows', (num_rows + 1)::text, true); RETURN NEW; END $$; \
+         CREATE TRIGGER lock_many BEFORE INSERT ON bill FOR EACH ROW \
+         EXECUTE FUNCTION public.lock_many()",
+    );
+    let mut holding = world.session("BEGIN; SELECT 1 FROM bill WHERE _id = '0' FOR UPDATE");
+    world.ada.save("bill/0", json!({"text": "saved"}));
+    world.held_up();
+    for number in 1..=120 {
+        world
+            .ada
+            .save(&format!("bill/{number}"), json!({"text": "saved"}));
+    }
+    holding.sql("COMMIT");
+    world.await_rows("SELECT count(*) FROM bill WHERE text = 'saved'", "121\n");
+    world.sql("DROP FUNCTION public.lock_many CASCADE");
+    world.assert_rebuilt_alike();
+}

@@ -14,14 +14,14 @@ use crate::log::EventLog;
 use crate::record::write_model::WriteModel;
 use crate::store::{RecordStore, StoreError, UnavailableReason};
 
-/// About how many events one transaction applies.
+/// About how many events one transaction applies at most.
 const BATCH_EVENTS: usize = 1024;
 /// The pause after the log could not be read.
 const READ_PAUSE: Duration = Duration::from_millis(200);
 
 /// After a batch smaller than this the projector lingers, unless someone waits for it: a
 /// transaction costs much the same for one event as for a hundred.
-const SMALL_BATCH_EVENTS: u64 = 512;
+const SMALL_BATCH_EVENTS: usize = 512;
 const LINGER: Duration = Duration::from_millis(25);
 /// The pause after a failed transaction, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -164,10 +164,10 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
     let mut position = parts.applied.position();
     let mut pause = FIRST_PAUSE;
     let mut locked_since = None;
+    // While others lock rows again and again, a large transaction meets one of them each time, and
+    // all of it is undone. So this is smaller after each that was, and grows again only gradually.
+    let mut max_events = BATCH_EVENTS;
     loop {
-        // What is undone each time should be little.
-        let is_held_up = locked_since.is_some_and(|since: Instant| since.elapsed() > HELD_UP);
-        let max_events = if is_held_up { 1 } else { BATCH_EVENTS };
         let batch = match parts.log.read(position + 1, max_events).await {
             Ok(batch) => batch,
             Err(error) => {
@@ -189,6 +189,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
             }
             continue;
         };
+        let num_events = usize::try_from(last - position).unwrap_or(usize::MAX);
         let attempt = Instant::now();
         let mut applying = parts.store.apply(&batch);
         let applied = match tokio::time::timeout(HELD_UP, &mut applying).await {
@@ -216,9 +217,10 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 }
                 parts.model.projected(last);
                 parts.applied.reached(last);
-                let num_events = last - position;
                 position = last;
-                if num_events < SMALL_BATCH_EVENTS && !shared.stopping.is_cancelled() {
+                let may_linger = num_events < SMALL_BATCH_EVENTS.min(max_events);
+                max_events = (max_events * 2).min(BATCH_EVENTS);
+                if may_linger && !shared.stopping.is_cancelled() {
                     let demand = parts.applied.demand.notified();
                     let _ = tokio::time::timeout(LINGER, demand).await;
                 }
@@ -229,6 +231,7 @@ async fn run(parts: ProjectorParts, shared: Arc<Shared>) {
                 cause,
             }) => {
                 parts.applied.fail(UnavailableReason::Locked);
+                max_events = (num_events / 2).clamp(1, BATCH_EVENTS);
                 let since = *locked_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > HELD_UP && shared.fail(cause.clone()) {
                     tracing::warn!(position, cause, "the record store is held up");
