@@ -5,6 +5,7 @@ mod bounded;
 mod crowded;
 mod failover;
 mod full;
+mod hooked;
 mod lazy;
 mod silent;
 mod slow;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 use parking_lot::Mutex;
+use serde_json::json;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Head;
@@ -200,12 +201,13 @@ impl EventAnswers {
     ///
     /// # Errors
     /// That of the first hook that failed; 118 or 119 for a hook that did not answer and will be
-    /// retried.
+    /// retried; that of the store, if it does not catch up, and the hooks are called later.
     pub async fn all_ok(self, applied: &Applied, position: u64) -> Result<(), ApiError> {
         if self.0.is_empty() {
             return Ok(());
         }
-        applied.wait_for(position).await?;
+        let applied = applied.wait_for(position).await;
+        applied.map_err(|error| put_off(&error))?;
         for awaited in self.0 {
             drop(awaited.turn);
             match timeout(awaited.limit, awaited.answer?).await {
@@ -216,4 +218,14 @@ impl EventAnswers {
         }
         Ok(())
     }
+}
+
+/// Returns what a client gets in place of an error of the store that kept after-hooks from being
+/// called in time. The error itself asks to try again, but the change is made.
+pub(super) fn put_off(error: &ApiError) -> ApiError {
+    let message = "the change is stored and must not be sent again; its after-hooks are called as \
+                   soon as the record store has caught up";
+    ApiError::new(error.code, message)
+        .with_status(error.status())
+        .with_info("stored", json!(true))
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{DeliveryLoop, EventRequest, PAUSE};
-use crate::delivery::consumers::announced::{AnnouncedCommit, HookResult};
+use crate::delivery::consumers::announced::{AnnouncedCommit, HookResult, put_off};
 use crate::delivery::consumers::content::{ChangedRecord, context_of, has_later, lineage_of};
 use crate::delivery::consumers::dispatcher::WorkItem;
 use crate::delivery::consumers::hook_events::{self, HookEvent};
@@ -79,6 +79,8 @@ enum Outcome {
     Lost(ApiError),
     /// It did not reach the plugin.
     Unready(ApiError),
+    /// What it consists of could not be read.
+    Unreadable(ApiError),
     /// It is not needed.
     Skipped(&'static str),
     /// Its hook is no longer registered.
@@ -162,8 +164,11 @@ impl DeliveryLoop {
         self.retries.remove(&id);
         match ended.outcome {
             // Workers of the log are connected or not: there is nothing to try.
-            Outcome::Unready(_) if matches!(self.parts.recipient, Recipient::Plugin) => self.hold(),
-            Outcome::Unready(_) => {}
+            Outcome::Unready(_) | Outcome::Unreadable(_) => {
+                if matches!(self.parts.recipient, Recipient::Plugin) {
+                    self.hold();
+                }
+            }
             Outcome::Skipped(_) | Outcome::Orphaned => {}
             _ if self.num_unready > 0 => {
                 self.num_unready = 0;
@@ -206,8 +211,12 @@ impl DeliveryLoop {
                 self.answer_waiter(task.position, is_sync, Err(error.clone()));
                 self.fail(&ended, error);
             }
-            Outcome::Unready(error) => {
-                self.answer_waiter(task.position, is_sync, Err(error.clone()));
+            Outcome::Unready(error) | Outcome::Unreadable(error) => {
+                let answer = match ended.outcome {
+                    Outcome::Unreadable(_) => put_off(error),
+                    _ => error.clone(),
+                };
+                self.answer_waiter(task.position, is_sync, Err(answer));
                 let after_failure = self.schedule.postpone(task, self.now(), PAUSE);
                 self.follow(
                     &ended,
@@ -366,7 +375,7 @@ impl Attempt {
             subject,
             is_sync,
             // What is unreadable now may be readable later.
-            outcome: tried.unwrap_or_else(Outcome::Unready),
+            outcome: tried.unwrap_or_else(Outcome::Unreadable),
             start: self.start,
         }
     }
