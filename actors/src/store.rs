@@ -158,6 +158,18 @@ pub struct QueryAnswer {
     pub count: Option<u64>,
 }
 
+/// The answer to a query on one snapshot.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotAnswer {
+    /// The last position that is applied in it.
+    pub position: u64,
+    /// The answer.
+    pub answer: QueryAnswer,
+    /// Records whose rows differ in it from what the log has up to that position, see
+    /// [`RecordStore::find_captured`].
+    pub captured: Vec<RecordId>,
+}
+
 /// Which related users to list.
 #[derive(Clone, Debug)]
 pub struct RelatedPage {
@@ -319,13 +331,14 @@ pub trait RecordStore: Send + Sync + 'static {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError>;
 
-    /// Like [`RecordStore::query`], on one snapshot: also returns the last position that is applied
-    /// in it.
+    /// Like [`RecordStore::query`], on one snapshot. Also returns its position, and up to so many
+    /// records of some types that do not match the log.
     async fn query_at(
         &self,
         query: &Query,
         viewer: &Viewer<'_>,
-    ) -> Result<(u64, QueryAnswer), StoreError>;
+        captured: (&[TypeName], usize),
+    ) -> Result<SnapshotAnswer, StoreError>;
 
     /// Like [`RecordStore::query`], on the records as they were at a position. Their type is as the
     /// given definition says, and the access lists of then and of today both apply. The condition

@@ -14,6 +14,7 @@ mod parked;
 mod plugins;
 mod races;
 mod random;
+mod returning;
 mod theirs;
 mod triggers;
 mod undone;

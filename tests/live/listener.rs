@@ -49,6 +49,11 @@ impl Followed {
         resumed
     }
 
+    /// Whether it has resumed and not yet received everything that it missed.
+    pub fn is_returning(&self) -> bool {
+        self.is_returning
+    }
+
     /// Fails with all events that led to it.
     fn expect(&self, is_so: bool, what: &str) {
         assert!(is_so, "{what}; it was told\n{}", self.heard.join("\n"));

@@ -197,6 +197,13 @@ impl Lens {
         }
     }
 
+    /// Returns the types whose rows decide what the query finds.
+    pub(super) fn names(&self, query: &LiveQuery) -> Vec<TypeName> {
+        let num_types = if query.looks_beyond { usize::MAX } else { 1 };
+        let types = self.types.iter().take(num_types);
+        types.map(|definition| definition.name.clone()).collect()
+    }
+
     fn involves(&self, name: &TypeName) -> bool {
         self.types.iter().any(|definition| definition.name == *name)
     }

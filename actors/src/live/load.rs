@@ -1,8 +1,9 @@
 //! Looking up a result, and writing records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::id::RecordId;
@@ -11,17 +12,30 @@ use skytrail_schema::record::{Head, Record};
 
 use super::frame::{Frame, Label};
 use super::lens::{Audience, Lens};
+use super::matcher::too_costly;
 use super::query::LiveQuery;
 use super::view::Change;
+use crate::budget::{MAX_COST, TooCostly};
 use crate::record::env::RecordEnv;
 use crate::record::included::Included;
 use crate::record::messages::Found;
+use crate::record::page_bytes::{BatchSize, PageBytes};
+use crate::store::SnapshotAnswer;
+use crate::yield_budget::YieldBudget;
 
 /// How many records go into a frame.
 const PAGE_RECORDS: usize = 100;
 
-/// How often a result is looked up again because the lens changed meanwhile.
+/// How often a result is looked up again because the lens changed meanwhile, or the log was behind
+/// what SQL has done.
 const MAX_ATTEMPTS: u32 = 20;
+
+/// How many records are read from the log because SQL has changed their rows. If there are more, the
+/// result is looked up again when the log has the changes.
+const MAX_CAPTURED: usize = 512;
+
+/// The pause before that, in addition to the wait for the log, which failures and locks end at once.
+const CAPTURED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Computes hashes that nobody outside can aim at.
 static HASHES: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -48,10 +62,14 @@ pub(super) struct Loaded {
     pub(super) pages: Vec<String>,
 }
 
-/// Looks up a result. If it is too long, it has one record more than may be told.
+/// Looks up a result. If it is too long, it has more records than may be told.
+///
+/// It is what the log says at its position, also of records that SQL has changed since: everybody
+/// is told of that by its events, whether they have this result or come back with an older one. What
+/// the log refuses never has an event.
 ///
 /// # Errors
-/// Those of [`Lens::take`]; the lens kept changing.
+/// Those of [`Lens::take`]; the lens kept changing, or SQL changed more and more.
 pub(super) async fn load(
     env: &RecordEnv,
     query: &LiveQuery,
@@ -59,14 +77,24 @@ pub(super) async fn load(
     max_records: usize,
 ) -> Result<Loaded, ApiError> {
     let bounded = Query {
-        limit: Some((max_records as u64).saturating_add(1)),
+        // Those that SQL has changed may not be in the result.
+        limit: Some((max_records.saturating_add(MAX_CAPTURED + 1)) as u64),
         ..query.query.clone()
     };
     let mut lens = Lens::take(env, query, audience).await?;
     for _ in 0..MAX_ATTEMPTS {
         let look = lens.look(query);
-        let (position, answer) = env.store.query_at(&bounded, &look.viewer).await?;
-        let found = look.bring(env, answer.records).await?;
+        let captured = (&*lens.names(query), MAX_CAPTURED + 1);
+        let answer = env.store.query_at(&bounded, &look.viewer, captured);
+        let answer = answer.await?;
+        let position = answer.position;
+        let Some(records) = as_in_the_log(env, (query, &lens), answer).await? else {
+            env.await_captured([&query.query.record_type]).await?;
+            tokio::time::sleep(CAPTURED_PAUSE).await;
+            lens = Lens::take(env, query, audience).await?;
+            continue;
+        };
+        let found = look.bring(env, records).await?;
         // The store may have been ahead of the lens. Nothing may be shown by rules that were not
         // valid at its position, nor by its names of fields.
         let after = Lens::take(env, query, audience).await?;
@@ -76,6 +104,51 @@ pub(super) async fn load(
         lens = after;
     }
     Err(ApiError::overloaded("the live query"))
+}
+
+/// Returns a snapshot's result as the log has it at the snapshot's position; `None` if that cannot be
+/// told, because SQL has changed too many rows, or others that the query looks at.
+async fn as_in_the_log(
+    env: &RecordEnv,
+    (query, lens): (&LiveQuery, &Lens),
+    snapshot: SnapshotAnswer,
+) -> Result<Option<Vec<Arc<Head>>>, ApiError> {
+    let SnapshotAnswer {
+        position,
+        answer,
+        captured,
+    } = snapshot;
+    let mut records = answer.records;
+    if captured.is_empty() {
+        return Ok(Some(records));
+    }
+    if query.looks_beyond || captured.len() > MAX_CAPTURED {
+        return Ok(None);
+    }
+    let untrusted: HashSet<&RecordId> = captured.iter().collect();
+    records.retain(|head| !untrusted.contains(&head.record.id));
+    let mut room = PageBytes::new(env.max_page_bytes, "predicate");
+    let mut size = BatchSize::at_most(MAX_CAPTURED);
+    let mut yield_budget = YieldBudget::default();
+    let mut remaining = captured.as_slice();
+    while !remaining.is_empty() {
+        let some;
+        (some, remaining) = remaining.split_at(size.size().min(remaining.len()));
+        let heads = env.load_each_from_log(some, position).await?;
+        size.adapt_to(heads.iter().flatten().map(|head| &head.record));
+        for head in heads.into_iter().flatten() {
+            let cost = lens.cost(query, &head.record, MAX_COST);
+            if cost > MAX_COST {
+                return Err(too_costly(TooCostly::Alone));
+            }
+            if lens.finds(query, &head.record) {
+                room.take(&head.record)?;
+                records.push(Arc::new(head));
+            }
+            yield_budget.after(cost).await;
+        }
+    }
+    Ok(Some(records))
 }
 
 fn loaded(env: &RecordEnv, (lens, position): (Lens, u64), found: Vec<Found>) -> Loaded {

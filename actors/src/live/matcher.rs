@@ -135,7 +135,7 @@ impl<'a> Matchers<'a> {
     }
 }
 
-fn too_costly(over: TooCostly) -> ApiError {
+pub(super) fn too_costly(over: TooCostly) -> ApiError {
     let whose = match over {
         TooCostly::Alone => "the query",
         TooCostly::Together => "the live queries of the connection",

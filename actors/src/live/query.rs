@@ -19,6 +19,8 @@ pub struct LiveQuery {
     /// Whether the result depends on other records or relations, too: then events of its own
     /// records are not enough to tell what becomes of it.
     pub(super) is_wide: bool,
+    /// Whether other records or relations decide which of its records the query finds.
+    pub(super) looks_beyond: bool,
 }
 
 impl LiveQuery {
@@ -50,10 +52,11 @@ impl LiveQuery {
             Scope::Union => Json::Bool(true),
         };
         let members = ["record_type", "predicate", "include", "desired_keys"].map(member);
-        let predicate = query.predicate.as_ref();
+        let looks_beyond = query.predicate.as_ref().is_some_and(looks_beyond);
         Ok(Self {
             text: json!([members, database]).to_string().into(),
-            is_wide: !query.include.is_empty() || predicate.is_some_and(looks_beyond),
+            is_wide: !query.include.is_empty() || looks_beyond,
+            looks_beyond,
             query,
             scope,
         })

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use skytrail_actors::capture::{CapturedRow, RowChange, Span};
 use skytrail_schema::event::{Commit, SqlSource, Stream};
-use skytrail_schema::id::{RecordId, RecordKey, check_length};
+use skytrail_schema::id::{RecordId, RecordKey, TypeName, check_length};
 use skytrail_schema::record::Fields;
 use skytrail_schema::types::FieldType;
 
@@ -127,6 +127,29 @@ pub(super) async fn list(conn: &mut Conn<'_>, table: &Name) -> Result<Vec<Record
     let rows = sql.fetch_all(conn).await?;
     let keys = rows.iter().map(|row| Ok(RecordKey::from(&*row.text(0)?)));
     keys.collect()
+}
+
+/// Lists up to so many records of some types whose rows are in the outbox.
+pub(super) async fn list_some(
+    conn: &mut Conn<'_>,
+    catalog: &Catalog,
+    types: &[TypeName],
+    limit: usize,
+) -> Result<Vec<RecordId>, sqlx::Error> {
+    let mut found = Vec::new();
+    for name in types {
+        let Some(table) = catalog.table(name) else {
+            continue;
+        };
+        let remaining = i64::try_from(limit.saturating_sub(found.len())).unwrap_or(i64::MAX);
+        let mut sql = Sql::new("SELECT DISTINCT key FROM _outbox WHERE table_name=");
+        sql.bind(Arg::name(&table.name)).push(" LIMIT ");
+        sql.bind(Arg::Int(remaining));
+        for row in sql.fetch_all(conn).await? {
+            found.push(RecordId::new(name.clone(), &*row.text(0)?));
+        }
+    }
+    Ok(found)
 }
 
 /// Takes out of the outbox what a batch of commits brings into the store, and applies the rest of it

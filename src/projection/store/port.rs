@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use skytrail_actors::record::apply as fold;
 use skytrail_actors::store::{
-    HeadSource, NoHeads, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError,
-    Viewer,
+    HeadSource, NoHeads, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot,
+    SnapshotAnswer, StoreError, Viewer,
 };
 use skytrail_schema::event::{AssetState, Commit, EventKind, Service, Stream, UserState};
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
@@ -53,15 +53,22 @@ macro_rules! reading {
 enum Kind<'a> {
     /// Those of now, with the heads that are in memory.
     Now(&'a dyn HeadSource),
-    /// Those of one snapshot.
-    Snapshot,
+    /// Those of one snapshot, and up to so many records of some types that SQL has changed.
+    Snapshot((&'a [TypeName], usize)),
     /// Those of an earlier position, when the type was as in the definition.
     AsOf(&'a dyn HeadSource, (u64, &'a TypeDefinition)),
 }
 
-/// A query's answer, and the position of its snapshot if one was asked for. `None` when the store
-/// does not have the records of that time.
-type Answered = Option<(u64, QueryAnswer)>;
+/// A query's answer; what it says of its snapshot counts only if one was asked for. `None` when the
+/// store does not have the records of that time.
+type Answered = Option<SnapshotAnswer>;
+
+fn answered(answer: QueryAnswer) -> SnapshotAnswer {
+    SnapshotAnswer {
+        answer,
+        ..SnapshotAnswer::default()
+    }
+}
 
 impl SqlStore {
     /// Answers a query in its turn.
@@ -111,35 +118,47 @@ impl SqlStore {
             Kind::Now(heads) => {
                 let (context, heads) = ((catalog, &self.stats), (heads, max_bytes));
                 let answer = query::query(conn, context, (query, viewer), heads).await?;
-                Ok(Some((0, answer)))
+                Ok(Some(answered(answer)))
             }
-            Kind::Snapshot => {
-                let answered = self.query_now(conn, catalog, (query, viewer)).await?;
-                Ok(Some(answered))
+            Kind::Snapshot(captured) => {
+                let request = (query, viewer);
+                let answer = self.query_now(conn, catalog, request, captured).await?;
+                Ok(Some(answer))
             }
             Kind::AsOf(heads, moment) => {
                 let (context, request) =
                     ((catalog, &self.stats, heads), (query, viewer, max_bytes));
                 let answer = query::query_as_of(conn, context, request, moment).await?;
-                Ok(answer.map(|answer| (moment.0, answer)))
+                Ok(answer.map(answered))
             }
         }
     }
 
-    /// Answers a query from a snapshot, and returns the snapshot's position.
+    /// Answers a query from a snapshot.
     async fn query_now(
         &self,
         conn: &mut Conn<'_>,
         catalog: &Catalog,
         request: (&Query, &Viewer<'_>),
-    ) -> Result<(u64, QueryAnswer), QueryError> {
+        (types, max_captured): (&[TypeName], usize),
+    ) -> Result<SnapshotAnswer, QueryError> {
         let mut tx = conn.begin().await?;
         // The first read: from here on the transaction sees this snapshot.
         let position = read::checkpoint(&mut tx.conn()).await?;
         let heads = (&NoHeads as &dyn HeadSource, self.max_page_bytes);
         let answer = query::query(&mut tx.conn(), (catalog, &self.stats), request, heads).await?;
+        let captured = match &self.home {
+            StoreLocation::File(_) => Vec::new(),
+            StoreLocation::Server(_) => {
+                captured::list_some(&mut tx.conn(), catalog, types, max_captured).await?
+            }
+        };
         tx.rollback().await?;
-        Ok((position, answer))
+        Ok(SnapshotAnswer {
+            position,
+            answer,
+            captured,
+        })
     }
 }
 
@@ -263,15 +282,17 @@ impl RecordStore for SqlStore {
         heads: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
         let answered = self.ask((query, viewer), Kind::Now(heads)).await?;
-        Ok(answered.map(|(_, answer)| answer).unwrap_or_default())
+        Ok(answered.map(|it| it.answer).unwrap_or_default())
     }
 
     async fn query_at(
         &self,
         query: &Query,
         viewer: &Viewer<'_>,
-    ) -> Result<(u64, QueryAnswer), StoreError> {
-        let answered = self.ask((query, viewer), Kind::Snapshot).await?;
+        captured: (&[TypeName], usize),
+    ) -> Result<SnapshotAnswer, StoreError> {
+        let kind = Kind::Snapshot(captured);
+        let answered = self.ask((query, viewer), kind).await?;
         Ok(answered.unwrap_or_default())
     }
 
@@ -284,7 +305,7 @@ impl RecordStore for SqlStore {
     ) -> Result<Option<QueryAnswer>, StoreError> {
         let kind = Kind::AsOf(heads, moment);
         let answered = self.ask((query, viewer), kind).await?;
-        Ok(answered.map(|(_, answer)| answer))
+        Ok(answered.map(|it| it.answer))
     }
 
     async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {

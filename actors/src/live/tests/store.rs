@@ -11,16 +11,17 @@ use skytrail_schema::event::{
     Actor, AssetState, Commit, Event, EventBody, EventKind, Service, Stream, UserState,
 };
 use skytrail_schema::id::{AssetName, RecordId, RecordKey, TypeName, UserId};
-use skytrail_schema::predicate::evaluate::Nothing;
+use skytrail_schema::predicate::evaluate::Lookups;
 use skytrail_schema::predicate::{Context, Relation};
 use skytrail_schema::query::Query;
-use skytrail_schema::record::Head;
+use skytrail_schema::record::{Head, Record};
 use skytrail_schema::time::Timestamp;
 use skytrail_schema::types::TypeDefinition;
 use skytrail_schema::value::Value;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use super::outbox::Entry;
 use crate::asset::{AssetCatalog, AssetUrls};
 use crate::capture::CaptureGate;
 use crate::clock::ManualClock;
@@ -33,7 +34,8 @@ use crate::record::env::RecordEnv;
 use crate::record::read::may_find;
 use crate::record::write_model::WriteModel;
 use crate::store::{
-    HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, StoreError, Viewer,
+    HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, SnapshotAnswer,
+    StoreError, Viewer,
 };
 
 /// What was committed.
@@ -126,8 +128,8 @@ impl Gate {
 }
 
 /// The state as of a position.
-struct Past {
-    heads: HashMap<RecordId, Head>,
+pub(super) struct Past {
+    pub(super) heads: HashMap<RecordId, Head>,
     types: HashMap<TypeName, TypeDefinition>,
     users: HashMap<UserId, (u32, UserState)>,
 }
@@ -137,6 +139,8 @@ pub(crate) struct ModelStore {
     pub(crate) log: Arc<ModelLog>,
     pub(crate) applied: AppliedSender,
     pub(super) gate: Gate,
+    /// What SQL has changed.
+    pub(super) outbox: Mutex<Vec<Entry>>,
 }
 
 impl ModelStore {
@@ -179,6 +183,17 @@ impl ModelStore {
             event.stream == *stream && event.body.kind() == EventKind::RecordCreated
         });
         events.map(|event| event.position).collect()
+    }
+
+    /// The log up to what is applied, and what SQL has done since.
+    pub(super) fn rows(&self) -> Past {
+        let mut rows = self.past();
+        let outbox = self.outbox.lock();
+        let waiting = outbox.iter();
+        for entry in waiting.filter(|entry| entry.is_waiting(self.position())) {
+            entry.put_on(&mut rows.heads);
+        }
+        rows
     }
 
     fn past(&self) -> Past {
@@ -225,6 +240,20 @@ impl Past {
     }
 }
 
+/// The records that a condition may look into.
+struct Seen<'a>(&'a Past, &'a Viewer<'a>);
+
+impl Lookups for Seen<'_> {
+    fn find_record(&self, id: &RecordId) -> Option<&Record> {
+        let record = self.0.heads.get(id).map(|head| &head.record);
+        record.filter(|record| self.1.may_look_into(record))
+    }
+
+    fn is_related(&self, _: Relation, _: &UserId, _: &UserId) -> bool {
+        false
+    }
+}
+
 fn not_modelled<T>() -> Result<T, StoreError> {
     Err(StoreError::Failed("not modelled".to_owned()))
 }
@@ -253,15 +282,17 @@ impl RecordStore for ModelStore {
         &self,
         query: &Query,
         viewer: &Viewer<'_>,
-    ) -> Result<(u64, QueryAnswer), StoreError> {
+        (captured_types, max_captured): (&[TypeName], usize),
+    ) -> Result<SnapshotAnswer, StoreError> {
         self.gate.pass().await;
-        let past = self.past();
+        let past = self.rows();
         let definition = past.definition(&query.record_type);
         let types: Vec<_> = past.types.values().cloned().map(Arc::new).collect();
         let condition = query.bind(&definition, types.as_slice())?.condition;
+        let lookups = Seen(&past, viewer);
         let context = Context {
             user: viewer.caller.user.as_ref(),
-            lookups: &Nothing,
+            lookups: &lookups,
         };
         let finds = |head: &&Head| {
             let record = &head.record;
@@ -279,7 +310,18 @@ impl RecordStore for ModelStore {
             records,
             count: None,
         };
-        Ok((self.position(), answer))
+        let position = self.position();
+        let outbox = self.outbox.lock();
+        let waiting = outbox.iter().filter(|entry| entry.is_waiting(position));
+        let ids: BTreeSet<&RecordId> = waiting.flat_map(Entry::ids).collect();
+        let captured = ids
+            .into_iter()
+            .filter(|id| captured_types.contains(&id.record_type));
+        Ok(SnapshotAnswer {
+            position,
+            answer,
+            captured: captured.take(max_captured).cloned().collect(),
+        })
     }
 
     async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
@@ -394,8 +436,8 @@ impl RecordStore for ModelStore {
         viewer: &Viewer<'_>,
         _: &dyn HeadSource,
     ) -> Result<QueryAnswer, StoreError> {
-        let (_, answer) = self.query_at(query, viewer).await?;
-        Ok(answer)
+        let answer = self.query_at(query, viewer, (&[], 0)).await?;
+        Ok(answer.answer)
     }
 
     async fn query_as_of(

@@ -180,6 +180,11 @@ impl World {
         }
     }
 
+    /// Whether a record has a row.
+    pub(super) fn has_row(&self, id: &RecordId) -> bool {
+        self.store.rows().heads.contains_key(id)
+    }
+
     /// Whether a record exists, by all that is committed.
     pub(super) fn has(&self, id: &RecordId) -> bool {
         let commits = self.log.0.lock();
