@@ -30,10 +30,6 @@ const LOOK_TIME: Duration = Duration::from_secs(60);
 /// How often it is checked whether anybody still waits for it.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// The pause before a result is looked up again because of what it looks at beyond its records: the
-/// new result includes whatever happens meanwhile.
-const WIDE_PAUSE: Duration = Duration::from_millis(50);
-
 /// How many events of its type a listener that comes back is told, however small the result is.
 ///
 /// To look at that many takes about 10 ms of CPU, to look up a small result 1 ms.
@@ -266,11 +262,8 @@ impl LiveQueries {
     /// Looks something up when it is its turn, and hands over the outcome.
     async fn run(self, job: Job) {
         let shared = &self.0;
-        if let Work::Load(number) = job.work
-            && number > 1
-            && shared.listeners.lock().is_wide(job.view)
-        {
-            tokio::time::sleep(WIDE_PAUSE).await;
+        if !job.pause.is_zero() {
+            tokio::time::sleep(job.pause).await;
         }
         let _turn = job.turn().await;
         let permits = match job.work {

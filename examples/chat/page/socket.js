@@ -118,6 +118,8 @@ export class Channels extends LastingSocket {
  * in the server's log. After a break, a query continues after the last position, and the server sends
  * what was missed. If that position is too old, the server says `reset` and sends the result anew.
  *
+ * If it cannot answer at present, it is asked again.
+ *
  * A follower has `result(records)`, `take(record)`, `drop(id)`, and `failed(error)`, after which it
  * receives nothing more.
  */
@@ -174,12 +176,23 @@ export class LiveQueries extends LastingSocket {
       if (known.arriving) follower.result(known.arriving);
       known.arriving = null;
     }
-    if (event === 'error') {
+    if (event === 'error' && error.info?.retry_after_ms) {
+      this.#askLater(known, error.info.retry_after_ms);
+    } else if (event === 'error') {
       this.#forget(known);
       follower.failed(error);
     }
     if (position) known.place.from = position;
     if (timeline) known.place.timeline = timeline;
+  }
+
+  /** Asks again, not at the same moment as all others, if nobody has asked or left meanwhile. */
+  #askLater(known, pause) {
+    const { id } = known;
+    this.asked.delete(id);
+    setTimeout(() => {
+      if (this.queries.get(known.name) === known && known.id === id) this.#ask(known);
+    }, pause * (1 + Math.random()));
   }
 
   #forget({ name, id }) {

@@ -102,3 +102,31 @@ const { id } = again.sent.at(-1);
 again.answer({ id, event: 'error', error: { code: 108 } }, { id, event: 'error', error: { code: 108 } });
 assert.deepEqual(failed, [108]);
 assert.equal(live.unfollow('readers'), undefined);
+
+// If the error passes, the query is asked again after the time that it names, from where it was.
+const later = [];
+globalThis.setTimeout = (then, pause) => later.push({ then, pause });
+const messages = again.sent[0].id;
+const passing = { code: 10002, info: { retry_after_ms: 1000 } };
+again.answer({ id: messages, event: 'error', error: passing });
+assert.equal(later.length, 1);
+assert(later[0].pause >= 1000);
+later.pop().then();
+assert.equal(again.sent.at(-1).from, 9);
+assert.notEqual(again.sent.at(-1).id, messages);
+// Not if somebody has left the room meanwhile, or the socket has asked again.
+again.answer({ id: again.sent.at(-1).id, event: 'error', error: passing });
+assert.equal(live.unfollow('messages').from, 9);
+let { length } = again.sent;
+later.pop().then();
+assert.equal(again.sent.length, length);
+live.follow('messages', { record_type: 'message' }, follower);
+again.answer({ id: again.sent.at(-1).id, event: 'error', error: passing });
+const { then } = later.pop();
+again.close();
+live.connect();
+const last = Socket.all.at(-1);
+last.open();
+({ length } = last.sent);
+then();
+assert.equal(last.sent.length, length);

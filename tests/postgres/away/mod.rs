@@ -7,6 +7,7 @@ mod failover;
 mod full;
 mod hooked;
 mod lazy;
+mod live;
 mod silent;
 mod slow;
 

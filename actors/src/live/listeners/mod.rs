@@ -5,6 +5,7 @@ mod refusal;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use skytrail_schema::code::ApiError;
@@ -19,7 +20,7 @@ use super::matcher::{MatchRequest, Matchers};
 use super::query::LiveQuery;
 use super::replay::{PUT_BACK, Replayed};
 use super::service::{LiveSettings, Subscribe};
-use super::view::{Beginning, Change, MemberKey, Post, View, Work};
+use super::view::{Beginning, Change, MemberKey, Post, View, WIDE_PAUSE, Work};
 use crate::log::Timeline;
 
 /// How many jobs can wait in a connection's lines, in addition to a result and a replay for each
@@ -36,6 +37,8 @@ pub(super) struct Job {
     pub(super) view: ViewId,
     /// What is looked up.
     pub(super) work: Work,
+    /// How long it waits before that.
+    pub(super) pause: Duration,
     /// The line in which it waits for its turn.
     line: Line,
 }
@@ -323,14 +326,11 @@ impl Listeners {
         let work = view.join((id, name), label, beginning, position);
         Ok(work.map(|work| Job {
             view: view_id,
+            // Whoever asks is answered at once, also if others wait because it has failed.
+            pause: view.pause(&work).min(WIDE_PAUSE),
             line: Arc::clone(listener.lines.of(&work)),
             work,
         }))
-    }
-
-    /// Whether a view is looked up again and again.
-    pub(super) fn is_wide(&self, id: ViewId) -> bool {
-        self.wide.contains(&id)
     }
 
     /// Whether anybody still follows a query.
@@ -380,6 +380,11 @@ impl Listeners {
         let Some(view) = view else {
             return Ok(Vec::new());
         };
+        if let Err(error) = outcome
+            && passes(error)
+        {
+            return Ok(self.load_failed((id, number), error).into_iter().collect());
+        }
         let valid_since = outcome.as_ref().ok().and_then(|it| it.lens.valid_since);
         let limits = (self.position, self.settings.max_records);
         let mut post = Vec::new();
@@ -406,6 +411,25 @@ impl Listeners {
                 Vec::new()
             }
         })
+    }
+
+    /// Handles a load that failed for a reason that passes.
+    fn load_failed(&mut self, (id, number): (ViewId, u64), error: &ApiError) -> Option<Job> {
+        let view = self.views.get_mut(&id)?;
+        let mut post = Vec::new();
+        let (left, work) = view.load_failed(number, error, &mut post);
+        let job = work.and_then(|work| job(&self.listeners, (id, view), work));
+        if view.is_empty() {
+            self.forget(id);
+        }
+        for (listener, name) in left {
+            if let Some(listener) = self.listeners.get_mut(&listener) {
+                listener.subscriptions.remove(&name);
+            }
+        }
+        self.deliver(post);
+        self.flush();
+        job
     }
 
     /// Handles the outcome of a replay.
@@ -469,6 +493,11 @@ impl Listeners {
     }
 }
 
+/// Whether what failed may succeed later: the error says when to try again.
+fn passes(error: &ApiError) -> bool {
+    error.info.contains_key("retry_after_ms")
+}
+
 /// Puts work into the line of the member that it is for. Work for all members goes into the line in
 /// which the least is waiting.
 fn job(
@@ -487,6 +516,7 @@ fn job(
     let line = Arc::clone(line?);
     Some(Job {
         view: id,
+        pause: view.pause(&work),
         work,
         line,
     })

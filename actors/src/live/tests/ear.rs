@@ -31,6 +31,8 @@ pub(super) struct Ear {
     was_cut: bool,
     /// The ear has ended its query and waits for the confirmation.
     is_ending: bool,
+    /// The ear's query has failed, for a reason that passes.
+    pub(super) has_failed: bool,
     /// Everything that the ear was told, to be shown if something is wrong.
     pub(super) heard: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl Ear {
             is_returning: false,
             was_cut: false,
             is_ending: false,
+            has_failed: false,
             heard: Vec::new(),
         }
     }
@@ -80,6 +83,9 @@ impl Ear {
             let connected = service.connect(self.audience.clone(), Credential::default());
             self.connected = Some(connected);
             self.subscribe(service);
+        } else if self.has_failed {
+            self.has_failed = false;
+            self.subscribe(service);
         }
     }
 
@@ -88,17 +94,22 @@ impl Ear {
         if let Some(connected) = self.connected.take() {
             service.disconnect(connected.id);
             self.is_ending = false;
+            self.has_failed = false;
             self.heard.push("lost".to_owned());
         }
     }
 
     /// Ends the query and begins it again over the same connection.
     pub(super) fn ask_again(&mut self, service: &LiveQueries) {
-        if self.connected.is_some() && !self.is_ending {
+        if self.connected.is_some() && !self.is_ending && !self.has_failed {
             let id = self.connected.as_ref().unwrap().id;
-            assert!(service.unsubscribe(id, NAME));
-            self.is_ending = true;
-            self.subscribe(service);
+            if service.unsubscribe(id, NAME) {
+                self.is_ending = true;
+                self.subscribe(service);
+            } else {
+                while self.hear() {}
+                assert!(self.has_failed, "ended without a word: {}", self.name);
+            }
         }
     }
 
@@ -161,6 +172,12 @@ impl Ear {
                     before.is_some() || self.is_returning,
                     "left and never entered",
                 );
+            }
+            "error" => {
+                let info = &frame["error"]["info"];
+                expect(info["retry_after_ms"] == 1000, "an error that stays");
+                expect(self.position.is_none(), "ended, and knew a result");
+                self.has_failed = true;
             }
             other => expect(false, other),
         }

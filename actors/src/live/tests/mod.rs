@@ -147,7 +147,17 @@ fn happen_by_sql(world: &World, dice: &mut Dice) {
     world.by_sql(events);
 }
 
-async fn play(seed: u64, has_sql: bool) {
+/// What else happens than on a server with a database of its own that is always there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    None,
+    /// Others write by SQL.
+    Sql,
+    /// The database comes and goes.
+    Outages,
+}
+
+async fn play(seed: u64, trouble: Trouble) {
     let mut dice = Dice::new(seed);
     let mut world = World::telling(dice.pick(&[0, 1 << 20]), dice.pick(&[2, 1000]));
     begin(&world);
@@ -162,7 +172,7 @@ async fn play(seed: u64, has_sql: bool) {
     for _ in 0..STEPS {
         let place = dice.below(ears.len());
         let ear = &mut ears[place];
-        match dice.below(if has_sql { 36 } else { 32 }) {
+        match dice.below(if trouble == Trouble::None { 32 } else { 36 }) {
             0..=4 => happen(&world, &mut dice, &mut label),
             5..=8 => world.apply(1 + dice.below(3)),
             9..=13 => world.follow(1 + dice.below(2)),
@@ -179,6 +189,9 @@ async fn play(seed: u64, has_sql: bool) {
             }
             26 | 27 => ear.disconnect(&world.service),
             28..=30 => ear.connect(&world.service),
+            32..=35 if trouble == Trouble::Outages => {
+                world.store.gate.set_away(dice.below(3) == 0);
+            }
             32..=33 => happen_by_sql(&world, &mut dice),
             34..=35 => drop(world.ingest(&mut dice)),
             _ if dice.below(2) == 0 => ear.ask_again(&world.service),
@@ -190,6 +203,12 @@ async fn play(seed: u64, has_sql: bool) {
         } else {
             world.rest().await;
         }
+    }
+    if trouble == Trouble::Outages {
+        world.store.gate.set_away(false);
+        world.come_to_rest().await;
+        // Whose query has failed learns it, and asks again.
+        ears.iter_mut().for_each(|ear| while ear.hear() {});
     }
     for ear in &mut ears {
         ear.connect(&world.service);
@@ -225,7 +244,7 @@ fn run(future: impl Future<Output = ()>) {
 fn whatever_comes_first_everybody_has_the_result() {
     let first = setting("SKYTRAIL_LIVE_SCHEDULE", 1);
     for seed in first..first + setting("SKYTRAIL_LIVE_SCHEDULES", SCHEDULES) {
-        run(play(seed, false));
+        run(play(seed, Trouble::None));
     }
 }
 
@@ -233,6 +252,14 @@ fn whatever_comes_first_everybody_has_the_result() {
 fn whatever_sql_does_everybody_has_what_the_log_says() {
     let first = setting("SKYTRAIL_LIVE_SCHEDULE", 1);
     for seed in first..first + setting("SKYTRAIL_LIVE_SCHEDULES", SCHEDULES) {
-        run(play(seed, true));
+        run(play(seed, Trouble::Sql));
+    }
+}
+
+#[test]
+fn an_outage_of_the_store_ends_no_query_that_has_a_result() {
+    let first = setting("SKYTRAIL_LIVE_SCHEDULE", 1);
+    for seed in first..first + setting("SKYTRAIL_LIVE_SCHEDULES", SCHEDULES) {
+        run(play(seed, Trouble::Outages));
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -35,7 +36,7 @@ use crate::record::read::may_find;
 use crate::record::write_model::WriteModel;
 use crate::store::{
     HeadSource, QueryAnswer, RecordStore, Referrers, RelatedPage, Snapshot, SnapshotAnswer,
-    StoreError, Viewer,
+    StoreError, UnavailableReason, Viewer,
 };
 
 /// What was committed.
@@ -109,21 +110,36 @@ impl EventLog for ModelLog {
 
 /// Where reads wait until the schedule lets them through.
 #[derive(Default)]
-pub(super) struct Gate(Mutex<Vec<oneshot::Sender<()>>>);
+pub(super) struct Gate {
+    waiting: Mutex<Vec<oneshot::Sender<()>>>,
+    is_away: AtomicBool,
+}
 
 impl Gate {
-    async fn pass(&self) {
+    async fn pass(&self) -> Result<(), StoreError> {
         let (open, opened) = oneshot::channel();
-        self.0.lock().push(open);
+        self.waiting.lock().push(open);
         let _ = opened.await;
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::unavailable(
+                UnavailableReason::Unreachable,
+                "the schedule",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether reads that are let through fail from now on.
+    pub(super) fn set_away(&self, is_away: bool) {
+        self.is_away.store(is_away, Ordering::Relaxed);
     }
 
     pub(super) fn num_waiting(&self) -> usize {
-        self.0.lock().len()
+        self.waiting.lock().len()
     }
 
     pub(super) fn release(&self, place: usize) {
-        let _ = self.0.lock().remove(place).send(());
+        let _ = self.waiting.lock().remove(place).send(());
     }
 }
 
@@ -269,7 +285,7 @@ impl RecordStore for ModelStore {
         definition: &TypeDefinition,
         keys: &[RecordKey],
     ) -> Result<Vec<Option<Head>>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let past = self.past();
         let id = |key: &RecordKey| RecordId::new(definition.name.clone(), key.clone());
         Ok(keys
@@ -284,7 +300,7 @@ impl RecordStore for ModelStore {
         viewer: &Viewer<'_>,
         (captured_types, max_captured): (&[TypeName], usize),
     ) -> Result<SnapshotAnswer, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let past = self.rows();
         let definition = past.definition(&query.record_type);
         let types: Vec<_> = past.types.values().cloned().map(Arc::new).collect();
@@ -325,7 +341,7 @@ impl RecordStore for ModelStore {
     }
 
     async fn find_full_states(&self, at: &[(Stream, u64)]) -> Result<Vec<Option<u64>>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let is_full = |event: &Event, stream: &Stream| {
             use EventBody::{RecordCreated, RecordDeleted, RecordReplaced};
             let body = &event.body;
@@ -349,7 +365,7 @@ impl RecordStore for ModelStore {
         streams: &[Stream],
         until: u64,
     ) -> Result<Vec<Vec<u64>>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let streams = streams.iter();
         Ok(streams.map(|it| self.creations(it, until)).collect())
     }
@@ -363,7 +379,7 @@ impl RecordStore for ModelStore {
         &self,
         ranges: &[(Stream, RangeInclusive<u64>)],
     ) -> Result<Vec<u64>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let is_in_range = |event: &Event| {
             let mut ranges = ranges.iter();
             ranges.any(|(stream, range)| {
@@ -379,7 +395,7 @@ impl RecordStore for ModelStore {
         &self,
         ids: &[UserId],
     ) -> Result<Vec<Option<(u32, UserState)>>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let past = self.past();
         Ok(ids.iter().map(|id| past.users.get(id).cloned()).collect())
     }
@@ -447,7 +463,7 @@ impl RecordStore for ModelStore {
         _: &dyn HeadSource,
         _: (u64, &TypeDefinition),
     ) -> Result<Option<QueryAnswer>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         Ok(None)
     }
 
@@ -470,7 +486,7 @@ impl RecordStore for ModelStore {
         from: u64,
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let events = self.log.events(from, until).into_iter();
         let its = events.filter(|event| event.body.kind() == kind);
         Ok(its.map(|event| event.position).collect())
@@ -482,7 +498,7 @@ impl RecordStore for ModelStore {
         kinds: &[EventKind],
         until: u64,
     ) -> Result<Vec<u64>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let events = self.log.events(1, until).into_iter();
         let its = events.filter(|event| kinds.contains(&event.body.kind()));
         Ok(its.map(|event| event.position).collect())
@@ -495,7 +511,7 @@ impl RecordStore for ModelStore {
         after: i64,
         limit: usize,
     ) -> Result<Vec<(i64, Head)>, StoreError> {
-        self.gate.pass().await;
+        self.gate.pass().await?;
         let rows = self.past().heads.into_iter().filter_map(|(id, head)| {
             let is_owned = owner.is_none_or(|owner| head.record.owner.as_ref() == Some(owner));
             let is_its = id.record_type == definition.name && is_owned;

@@ -158,6 +158,9 @@ impl World {
     pub(super) async fn come_to_rest(&mut self) {
         self.apply(usize::MAX);
         self.follow(usize::MAX);
+        // What has failed is tried again after a longer one.
+        self.release_all().await;
+        tokio::time::advance(std::time::Duration::from_secs(10)).await;
         for _ in 0..10 {
             self.release_all().await;
             // For what is looked up again after a pause.

@@ -5,6 +5,7 @@ mod outcome;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Event;
@@ -22,6 +23,14 @@ use crate::record::weighed::Weigh as _;
 
 use self::member::{Member, PendingFrames, State};
 pub(super) use self::member::{MemberKey, Post};
+
+/// The pause before a result is looked up again because of what it looks at beyond its records: the
+/// new result includes whatever happens meanwhile.
+pub(super) const WIDE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The pause before a result is looked up again because that has failed. It doubles each time.
+const FAILED_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
 /// How many changes can wait for a result; with more, it is looked up again.
 const MAX_BACKLOG: usize = 20_000;
@@ -124,6 +133,8 @@ pub(super) struct View {
     /// Those that have not ended, by number.
     replays: BTreeMap<u64, Replaying>,
     loading: Loading,
+    /// How many loads have failed since the last one that did not.
+    num_failed: u32,
     members: BTreeMap<MemberKey, Member>,
 }
 
@@ -146,6 +157,7 @@ impl View {
             num_replays: 0,
             replays: BTreeMap::new(),
             loading: Loading::Not,
+            num_failed: 0,
             members: BTreeMap::new(),
         }
     }
@@ -215,6 +227,18 @@ impl View {
         self.loading = Loading::Waiting;
         self.num_loads += 1;
         Some(Work::Load(self.num_loads))
+    }
+
+    /// Returns how long work waits before its turn.
+    pub(super) fn pause(&self, work: &Work) -> Duration {
+        match work {
+            Work::Load(_) if self.num_failed > 0 => {
+                let doubled = 2_u32.saturating_pow(self.num_failed - 1);
+                FAILED_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE)
+            }
+            Work::Load(number) if self.query.is_wide && *number > 1 => WIDE_PAUSE,
+            Work::Load(_) | Work::Replay(..) => Duration::ZERO,
+        }
     }
 
     /// Begins work that was in line, unless nobody waits for it any more, or it has begun in

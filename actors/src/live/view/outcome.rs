@@ -49,6 +49,7 @@ impl View {
         (followed, max_records): (u64, usize),
     ) -> Result<Vec<Work>, ApiError> {
         self.loading = Loading::Not;
+        self.num_failed = 0;
         let seen = loaded.position.min(loaded.lens.position);
         if self.disturbed_at > seen {
             return Ok(self.begin_load().into_iter().collect());
@@ -85,6 +86,37 @@ impl View {
             work.extend(self.begin_load());
         }
         Ok(work)
+    }
+
+    /// Handles a load that failed for a reason that passes. Those who waited for it and have no result
+    /// are told, and are members no longer; they are returned. The others wait until one succeeds.
+    pub(in super::super) fn load_failed(
+        &mut self,
+        number: u64,
+        error: &ApiError,
+        post: &mut Post,
+    ) -> (Vec<MemberKey>, Option<Work>) {
+        self.loading = Loading::Not;
+        self.num_failed = self.num_failed.saturating_add(1);
+        let has_waited = |member: &Member| match &member.state {
+            State::Waiting { load, reset, .. } => reset.is_none() && *load <= number,
+            _ => false,
+        };
+        let gone = self.members.extract_if(.., |_, member| has_waited(member));
+        let mut left = Vec::new();
+        for (key, member) in gone {
+            post.push((key.0, member.label.error(error)));
+            left.push(key);
+        }
+        let waits = |member: &Member| matches!(member.state, State::Waiting { .. });
+        let is_behind = self.query.is_wide && self.moved_at > self.position;
+        let is_needed = !self.is_loaded || is_behind || self.members.values().any(waits);
+        let work = if is_needed && !self.members.is_empty() {
+            self.begin_load()
+        } else {
+            None
+        };
+        (left, work)
     }
 
     /// Makes those members begin anew that have received more than what is known.
