@@ -1,5 +1,7 @@
 //! Users, and single fields.
 
+use std::sync::Barrier;
+
 use serde_json::json;
 
 use super::search::{await_copies, places_of};
@@ -464,4 +466,48 @@ fn the_master_key_brings_nobody_back_who_was_erased() {
     let imported = master.call("auth:import", imported).json();
     assert_eq!(imported["info"]["failed"], 0, "{imported}");
     assert_eq!(acted(&master).map(|(status, _)| status), [200; 5]);
+}
+
+/// Whatever else a user does meanwhile is written before the erasure, or refused.
+#[test]
+fn an_erased_user_does_nothing_any_more() {
+    let server = TestServer::start();
+    let master = Client::master(&server);
+    let bob = Client::signed_up(&server, "bob").user.unwrap();
+    let relation = json!({"name": "follow", "targets": [bob]});
+    let writes = [
+        ("relation:add", relation.clone()),
+        ("relation:remove", relation),
+        ("device:register", json!({"type": "ios"})),
+        (
+            "record:save",
+            json!({"records": [{"_id": "note/1", "n": 1}]}),
+        ),
+    ];
+    for round in 0..8 {
+        let ada = Client::signed_up(&server, &format!("ada-{round}"));
+        let has_begun = Barrier::new(writes.len() + 1);
+        let erased = std::thread::scope(|scope| {
+            for (action, body) in &writes {
+                let (ada, has_begun) = (&ada, &has_begun);
+                scope.spawn(move || {
+                    assert_eq!(ada.call(action, body.clone()).status, 200, "{action}");
+                    has_begun.wait();
+                    while ada.call(action, body.clone()).status == 200 {}
+                });
+            }
+            has_begun.wait();
+            let body = json!({"user": ada.user, "why": "a test"});
+            master.call("erase:user", body).result()
+        });
+        let after = json!({"from": erased["position"], "limit": 1000});
+        let after = master.call("log:read", after).result();
+        let hers = after.as_array().unwrap().iter();
+        let hers: Vec<_> = hers
+            .filter(|event| event["actor"]["user"] == json!(ada.user))
+            .collect();
+        assert!(hers.is_empty(), "{hers:?}");
+        let body = json!({"ids": ["note/1"]});
+        master.call("record:delete", body).result();
+    }
 }

@@ -1,4 +1,5 @@
-//! A plugin that does not answer holds up the records of an erased user, and nothing else.
+//! A plugin that does not answer holds up the records of an erased user, and nothing else. What its
+//! hooks hold up in the user's own name is never written.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
-use super::{hook, server};
+use super::{call, hook, server};
 use crate::erasure::search::places_of;
 use crate::support::client::Client;
 use crate::support::{eventually, eventually_within};
@@ -350,4 +351,116 @@ fn records_of_an_erased_user_go_though_whoever_erased_them_loses_the_rights() {
     let body = json!({"record_type": "note", "count": true, "limit": 1});
     let left = master.call("record:query", body).json();
     assert_eq!(left["info"]["count"], 0, "{left}");
+}
+
+const CANARY: &str = "canary-4b0c6e91";
+
+/// Hooks hold up all that a user writes, and what is written in that user's name; meanwhile the user
+/// is erased with all records, and that ends.
+#[test]
+fn requests_in_progress_of_an_erased_user_write_nothing() {
+    let server = server(&[]);
+    let before = ["slow", "diary", "user"].map(|it| hook(it, "beforeSave"));
+    let mut hooks = before.to_vec();
+    hooks.push(hook("memo", "beforeDelete"));
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"hook": hooks}));
+    let master = Client::master(&server);
+    let personal = json!({"type": "diary", "personal": true});
+    master.call("schema:personal", personal).result();
+    let signing_up = |name: &str, worker: &mut Worker| {
+        let (server, name) = (Client::anonymous(&server), name.to_owned());
+        let body = json!({"auth_data": {"username": name}, "password": "secret"});
+        let signing_up = call(&server, "auth:signup", body);
+        let asked = worker.expect_request("user_beforeSave");
+        worker.answer_record(&asked, &json!({}));
+        let session = signing_up.join().unwrap().result();
+        let user = session["user_id"].as_str().unwrap().to_owned();
+        (
+            server.with_token(session["access_token"].as_str().unwrap()),
+            user,
+        )
+    };
+    let (ada, user) = signing_up("ada", &mut worker);
+    let (bob, _) = signing_up("bob", &mut worker);
+    ada.save("note/hers", json!({"text": CANARY}));
+    let public = json!([{"public": true, "level": "write"}]);
+    bob.save("memo/bobs", json!({"text": "bob's", "_access": public}));
+
+    let record = |id: &str| json!({"records": [{"_id": id, "text": CANARY}]});
+    let with = |mut body: Json, name: &str, value: Json| {
+        body[name] = value;
+        body
+    };
+    let of_master = |id: &str| with(record(id), "_user_id", json!(user));
+    let own = json!({"records": [{"_id": format!("user/{user}"), "phone": CANARY}]});
+    let private = with(record("slow/2"), "database_id", json!("_private"));
+    let limited = with(of_master("slow/5"), "_rights", json!("user"));
+    let requests = [
+        (&ada, "record:save", record("slow/1"), 104),
+        (&ada, "record:save", private, 104),
+        (
+            &ada,
+            "record:save",
+            with(record("slow/3"), "atomic", json!(true)),
+            104,
+        ),
+        (&ada, "record:save", record("diary/1"), 104),
+        (&ada, "record:save", own.clone(), 104),
+        (&ada, "record:delete", json!({"ids": ["memo/bobs"]}), 104),
+        (&master, "record:save", of_master("slow/4"), 110),
+        (&master, "record:save", limited, 104),
+        (&master, "record:save", own, 110),
+    ];
+    let held_up = requests.map(|(client, action, body, code)| {
+        let calling = call(client, action, body);
+        (calling, worker.expect("request"), code)
+    });
+    let body = json!({"user": user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(
+        (&erased["finished"], &erased["num_records"]),
+        (&json!(true), &json!(1)),
+        "{erased}"
+    );
+    let head = || master.call("log:read", json!({"limit": 1})).json()["info"]["head"].clone();
+    let before = head();
+    for (calling, asked, code) in held_up {
+        worker.answer_record(&asked, &json!({}));
+        let answer = calling.join().unwrap().json();
+        let refused = answer.get("error").unwrap_or(&answer["result"][0]);
+        assert_eq!(refused["code"], code, "{asked}: {answer}");
+    }
+    assert_eq!(head(), before, "something was written");
+    let found = master.call("record:fetch", json!({"ids": ["memo/bobs"]}));
+    assert_eq!(found.result()[0]["text"], "bob's");
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+}
+
+/// The master key erases a user in the name of another, who is erased while that goes on.
+#[test]
+fn an_eraser_who_is_erased_meanwhile_has_erased_everything() {
+    let server = server(&[]);
+    let points = json!({"hook": [hook("note", "beforeDelete")]});
+    let mut worker = Worker::ready(&server, &json!({}), &points);
+    let master = Client::master(&server);
+    let (ada, eve) = (
+        Client::signed_up(&server, "ada"),
+        Client::signed_up(&server, "eve"),
+    );
+    ada.save("note/hers", json!({"text": CANARY}));
+    let body = json!({"user": ada.user, "records": true, "why": "a test", "_user_id": eve.user});
+    let erasing = call(&master, "erase:user", body);
+    let asked = worker.expect_request("note_beforeDelete");
+    let body = json!({"user": eve.user, "why": "a test"});
+    master.call("erase:user", body).result();
+    worker.answer_record(&asked, &json!({}));
+    // The deletion is decided again: the eraser has changed.
+    let asked = worker.expect_request("note_beforeDelete");
+    worker.answer_record(&asked, &json!({}));
+    let erased = erasing.join().unwrap().result();
+    assert_eq!(erased["refused"], json!([]), "{erased}");
+    assert_eq!(erased["num_records"], 1);
+    eventually("it is erased", || {
+        places_of(&server, CANARY).is_empty().then_some(())
+    });
 }

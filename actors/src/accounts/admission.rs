@@ -66,13 +66,7 @@ impl Accounts {
     /// # Errors
     /// 110 with the time.
     pub fn refuse_erased(&self, id: &UserId) -> Result<(), ApiError> {
-        let Some(at) = self.env.assets.erasures.time_of_user(id) else {
-            return Ok(());
-        };
-        let message = format!(
-            "user {id} was erased at {at}; only auth:import can create a user with this id"
-        );
-        Err(ApiError::new(Code::ResourceNotFound, message))
+        self.env.refuse_erased(id)
     }
 
     /// Locks a user out, or lets them in again.

@@ -21,7 +21,7 @@ impl Accounts {
     /// in request order.
     ///
     /// # Errors
-    /// Overload, or a caller without a user.
+    /// Overload, a caller without a user, or whose user was erased.
     pub async fn change_relations(
         &self,
         command: ChangeRelations,
@@ -74,6 +74,8 @@ async fn attempt(
     } = command;
     let (mut version, mut held) = env.store.load_relations(*relation, me, targets).await?;
     let mut plan = Plan::default();
+    plan.reads
+        .extend(env.check_writer(&command.context.caller).await?);
     let mut results = Vec::with_capacity(targets.len());
     for target in targets {
         // The decision does not rest on the target's stream: a user who is removed meanwhile keeps

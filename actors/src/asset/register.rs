@@ -3,12 +3,10 @@
 use serde_json::Value as Json;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{AssetState, AssetUpload, EventBody, Stream};
-use skytrail_schema::id::{AssetName, UserId};
+use skytrail_schema::id::AssetName;
 use tokio::sync::Mutex;
 
-use crate::accounts::admission::bad_token;
 use crate::context::RequestContext;
-use crate::log::ConflictKey;
 use crate::record::attempt::{Outcome, commit, retry_on_conflict};
 use crate::record::decide::Plan;
 use crate::record::env::RecordEnv;
@@ -60,23 +58,9 @@ impl Assets {
     /// Refuses a caller whose user was erased since the request began.
     ///
     /// # Errors
-    /// 104; the store failed.
+    /// Those of [`RecordEnv::check_writer`].
     pub async fn check_caller(&self, context: &RequestContext) -> Result<(), ApiError> {
-        let caller = &context.caller;
-        let Some(user) = caller.user.as_ref().filter(|user| **user != UserId::god()) else {
-            return Ok(());
-        };
-        // The master key can act for users that do not exist yet.
-        let may_be_unknown = caller.is_master() && !self.was_erased(user);
-        let (_, row) = self.env.load_present_user(user).await?;
-        match row {
-            None if !may_be_unknown => Err(bad_token()),
-            _ => Ok(()),
-        }
-    }
-
-    fn was_erased(&self, user: &UserId) -> bool {
-        self.env.assets.erasures.time_of_user(user).is_some()
+        self.env.check_writer(&context.caller).await.map(drop)
     }
 
     /// Whether a file was erased: its name is never used again.
@@ -109,7 +93,7 @@ impl Assets {
     /// `state` if it is not known. Returns when that is durable.
     ///
     /// # Errors
-    /// Overload; 104 if the user was erased meanwhile.
+    /// Overload; those of [`RecordEnv::check_writer`].
     pub async fn note_upload(
         &self,
         name: &AssetName,
@@ -138,16 +122,13 @@ impl Assets {
                 return Err(ApiError::new(Code::ResourceNotFound, message));
             }
             let read_position = env.model.position();
-            self.check_caller(context).await?;
+            let caller = env.check_writer(&context.caller).await?;
             let known = env.assets.load(std::slice::from_ref(name)).await?;
             let mut version = known.get(name).map_or(0, |(version, _)| *version);
             let stream = || Stream::Asset(name.clone());
             let mut plan = Plan::default();
-            if let Some(user) = &context.caller.user {
-                // The erasure of a user looks for the user's files after the user is gone.
-                let user = Stream::User(user.clone());
-                plan.reads.insert(ConflictKey::stream(&user));
-            }
+            // The erasure of a user looks for the user's files after the user is gone.
+            plan.reads.extend(caller);
             if version == 0 {
                 version += 1;
                 let body = EventBody::AssetRegistered(state.clone());

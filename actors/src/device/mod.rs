@@ -103,7 +103,7 @@ impl Devices {
     /// device gets another user, its subscriptions end.
     ///
     /// # Errors
-    /// 110 for an id that no device has.
+    /// 110 for an id that no device has; those of [`RecordEnv::check_writer`].
     pub async fn register(&self, command: RegisterDevice) -> Result<DeviceId, ApiError> {
         let new_id = DeviceId::from(Uuid::new_v4().to_string());
         let id = command.id.clone().unwrap_or(new_id);
@@ -119,11 +119,12 @@ impl Devices {
             };
             let touch = self.touch(&command.context);
             let token = given(command.token.as_ref());
+            let caller = &command.context.caller;
             let mut plan = Plan::default();
+            plan.reads.extend(self.env.check_writer(caller).await?);
             if let Some(token) = &token {
                 self.take_over_token(&mut plan, token, &id, &touch).await?;
             }
-            let caller = &command.context.caller;
             // A program with the master key has devices for others.
             if let Some(user) = caller.user.as_ref().filter(|_| !caller.is_master())
                 && before.is_none_or(|state| state.user.as_ref() != Some(user))

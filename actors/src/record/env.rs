@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use skytrail_schema::caller::Caller;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Stream, UserState};
 use skytrail_schema::field_access::FieldRules;
 use skytrail_schema::id::{RecordId, RecordKey, TypeName, UserId};
@@ -17,6 +17,7 @@ use super::apply::VersionedUser;
 use super::page_bytes::{BatchSize, PageBytes};
 use super::past::{BATCH_SIZE, Walk};
 use super::write_model::WriteModel;
+use crate::accounts::admission::bad_token;
 use crate::asset::AssetCatalog;
 use crate::capture::CaptureGate;
 use crate::clock::Clock;
@@ -36,13 +37,25 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// Returns the keys that a decision resting on these rights reads: none with the master key.
+    /// Returns the keys that a decision resting on these rights reads. With the master key nothing
+    /// depends on roles and rules, but the user who is named may be erased.
     pub fn keys(&self) -> impl Iterator<Item = ConflictKey> {
-        let user = self.caller.user.clone().map(Stream::User);
-        let streams = user.into_iter().chain([Stream::FieldAccess]);
-        let streams = streams.filter(|_| !self.caller.is_master());
-        streams.map(|stream| ConflictKey::stream(&stream))
+        let rules = ConflictKey::stream(&Stream::FieldAccess);
+        let rules = (!self.caller.is_master()).then_some(rules);
+        writer_key(&self.caller).into_iter().chain(rules)
     }
+}
+
+/// Returns the user in whose name a caller writes, unless that is the master key's own, who cannot be
+/// erased.
+fn writer(caller: &Caller) -> Option<&UserId> {
+    caller.user.as_ref().filter(|user| **user != UserId::god())
+}
+
+/// Returns the key that a decision in a caller's name reads.
+fn writer_key(caller: &Caller) -> Option<ConflictKey> {
+    let user = writer(caller)?.clone();
+    Some(ConflictKey::stream(&Stream::User(user)))
 }
 
 /// How long a write of somebody who may hold a lock waits for what SQL had written before.
@@ -297,17 +310,53 @@ impl RecordEnv {
     /// Returns what a caller may do at present: they may have lost a role since the request began.
     ///
     /// # Errors
-    /// 127 if the user has been locked out since; the store failed or does not catch up.
+    /// 127 if the user has been locked out since; those of [`Self::check_writer`].
     pub async fn rights_of(&self, caller: &Caller) -> Result<Rights, ApiError> {
         let mut caller = caller.clone();
-        let user = caller.user.as_ref().filter(|_| !caller.is_master());
-        if let Some(user) = user
-            && let (_, Some((_, state))) = self.load_present_user(user).await?
-        {
+        let user = self.load_writer(&caller).await?;
+        if let Some(state) = user.filter(|_| !caller.is_master()) {
             state.check_enabled(self.clock.now())?;
             caller.roles = state.roles;
         }
         Ok(self.rights_as_given(caller))
+    }
+
+    /// Refuses to write in the name of a user who was erased since the request began: their erasure
+    /// does not look for what is written after it. Returns the key that the decision has to read.
+    ///
+    /// # Errors
+    /// Those that the request would have got at its beginning: 104, or 110 if the master key names
+    /// the user; the store failed or does not catch up.
+    pub async fn check_writer(&self, caller: &Caller) -> Result<Option<ConflictKey>, ApiError> {
+        self.load_writer(caller).await?;
+        Ok(writer_key(caller))
+    }
+
+    /// Loads the auth row of the user in whose name a caller writes. The master key can name users
+    /// that do not exist yet.
+    async fn load_writer(&self, caller: &Caller) -> Result<Option<UserState>, ApiError> {
+        let Some(user) = writer(caller) else {
+            return Ok(None);
+        };
+        match self.load_present_user(user).await? {
+            (_, Some((_, state))) => Ok(Some(state)),
+            (_, None) if caller.is_master() => self.refuse_erased(user).map(|()| None),
+            (_, None) => Err(bad_token()),
+        }
+    }
+
+    /// Refuses a user who was erased and is not there.
+    ///
+    /// # Errors
+    /// 110 with the time.
+    pub fn refuse_erased(&self, user: &UserId) -> Result<(), ApiError> {
+        let Some(at) = self.assets.erasures.time_of_user(user) else {
+            return Ok(());
+        };
+        let message = format!(
+            "user {user} was erased at {at}; only auth:import can create a user with this id"
+        );
+        Err(ApiError::new(Code::ResourceNotFound, message))
     }
 
     /// Returns what a caller may do with the roles that the caller has here, whatever has become of

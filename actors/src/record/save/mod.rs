@@ -21,8 +21,8 @@ use futures_util::future::join_all;
 use serde_json::{Map, Value as Json};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
-use skytrail_schema::event::Event;
-use skytrail_schema::id::{RecordId, TypeName};
+use skytrail_schema::event::{Event, Stream};
+use skytrail_schema::id::{RecordId, TypeName, UserId};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
@@ -134,6 +134,9 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
         .any(|item| item.restored.is_some());
     let mut plan = Plan::default();
     plan.reads.extend(rights.keys());
+    let new_users = drafts.iter().flatten().filter_map(new_user);
+    let new_users = new_users.map(|user| ConflictKey::stream(&Stream::User(user)));
+    plan.reads.extend(new_users);
     if command.precondition != Precondition::Nothing {
         // Those that were refused, too: the answer is then true at the position of the commit.
         plan.reads.extend(ids.iter().map(ConflictKey::record));
@@ -186,6 +189,7 @@ async fn draft_all(
         required
             .check(&rights.caller, &command.database, &mut drafts)
             .await;
+        refuse_erased(env, &mut drafts).await?;
         if drafts.iter().any(Result::is_err) && have_been_reshaped(env, types) {
             // Records with the old fields were checked against a predicate with the new ones.
             return Ok(None);
@@ -206,6 +210,28 @@ async fn draft_all(
         all.append(&mut drafts);
     }
     Ok(Some(all))
+}
+
+/// Refuses to create the record of a user who was erased: the caller may not have heard of it.
+async fn refuse_erased(env: &RecordEnv, drafts: &mut Drafts) -> Result<(), ApiError> {
+    for slot in drafts {
+        let Some(user) = slot.as_ref().ok().and_then(new_user) else {
+            continue;
+        };
+        if !env.has_user(&user).await?
+            && let Err(error) = env.refuse_erased(&user)
+        {
+            *slot = Err(failed(&RecordId::user(&user), error));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the user whose record a draft creates, if it does.
+fn new_user(draft: &Draft) -> Option<UserId> {
+    let id = &draft.record.id;
+    let is_new = draft.original.is_none() && id.record_type.is_user();
+    is_new.then(|| UserId::from(id.key.as_str()))
 }
 
 /// Decides the drafts, in order.
