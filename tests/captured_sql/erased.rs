@@ -209,6 +209,38 @@ fn while_a_transaction_is_open_an_erasure_waits_and_queries_are_answered() {
     });
 }
 
+/// A transaction has written rows of a user, and is committed when all that was known of the user's
+/// records is erased: one row is imported then, and one cannot be.
+#[test]
+fn what_a_transaction_has_written_of_an_erased_user_is_erased_when_it_is_committed() {
+    // In a shared server, the erasures of other tests would wait, too.
+    let postgres = Postgres::start_with("").lasting();
+    let world = begin_in(postgres.database(&[]));
+    let bob = Client::signed_up(&world.server, "bob");
+    let id = bob.user.clone().unwrap();
+    bob.save("memo/1", json!({"text": format!("{CANARY} saved")}));
+    world.applied();
+    let columns = "_id, _database_id, _owner_id, _created_at, _updated_at, text, _access";
+    let mut open = world.session(&format!(
+        "BEGIN; INSERT INTO note ({columns}) VALUES \
+         ('open', '', '{id}', now(), now(), '{CANARY} open', NULL), \
+         ('never', '', '{id}', now(), now(), '{CANARY} never', '5')"
+    ));
+    std::thread::scope(|scope| {
+        scope.spawn(|| world.erase("user", json!({"user": id, "records": true})));
+        eventually("the erasure waits", || {
+            let reasons = world.master.health()["reasons"].to_string();
+            reasons.contains("may still see erased data").then_some(())
+        });
+        open.sql("COMMIT");
+    });
+    assert_eq!(world.fetch("note/open")["code"], 110);
+    assert_eq!(world.versions("note/open").len(), 2, "it was imported");
+    let listed = world.master.call("erase:list", json!({})).result();
+    assert_eq!(listed["erasures"][0]["num_records"], 2, "{listed}");
+    assert_eq!(world.sql("SELECT count(*) FROM _faults"), "0\n");
+}
+
 /// The database keeps deleted rows for readers of a standby, too, if that reports them.
 #[test]
 fn an_erasure_waits_for_readers_of_a_standby() {

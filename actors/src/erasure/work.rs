@@ -270,6 +270,13 @@ impl Eraser {
             }
             progress.num_holders += 1;
         }
+        if self.has_parked_more(erasures).await? {
+            progress.num_holders = 0;
+            return Err(Failure {
+                reason: "SQL has written more that could not be imported".to_owned(),
+                is_soon: true,
+            });
+        }
         let open = erasures.iter().filter(|erasure| !erasure.is_finished());
         let mut open: Vec<&Erasure> = open.collect();
         // A user's erasure ends after those of the records.
@@ -291,6 +298,27 @@ impl Eraser {
         done.map_err(Failure::from)
     }
 
+    /// Returns whether changes of erased users by SQL were parked after the holders had forgotten such
+    /// changes. By now, all changes are imported or parked that transactions made which had begun
+    /// before: the record store has waited for them.
+    async fn has_parked_more(&self, erasures: &[Erasure]) -> Result<bool, Failure> {
+        let open = erasures.iter().filter(|erasure| !erasure.is_finished());
+        for erasure in open {
+            let ErasureScope::User(_) = &erasure.request.scope else {
+                continue;
+            };
+            match self.is_kept_beside(&erasure.request.scope).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(true),
+                Err(error) => {
+                    tracing::warn!(%error, "an erasure waits for changes made by SQL");
+                    return Err(format!("it waits for changes made by SQL: {error}").into());
+                }
+            }
+        }
+        Ok(false)
+    }
+
     async fn remove_files(&self, erasure: &Erasure) -> Result<(), String> {
         let files = &erasure.request.files;
         let Some(remover) = self.files.as_ref().filter(|_| !files.is_empty()) else {
@@ -309,11 +337,19 @@ impl Eraser {
             // It is called again together with that one.
             return Ok(());
         }
+        match self.erases_more(erasure).await {
+            Ok(false) => {}
+            Ok(true) => return Ok(()),
+            Err(error) => {
+                tracing::warn!(%error, "the records of an erased user could not be looked for");
+                return Err(format!("the user's records cannot be looked for: {error}"));
+            }
+        }
         if let Err(error) = self.note_end(erasure).await {
             tracing::error!(%error, "the end of an erasure could not be noted");
             return Err(format!("its end could not be noted: {error}"));
         }
-        self.forget_owned(erasure);
+        self.forget_owned(erasure).await;
         self.state.num_finished.fetch_add(1, Ordering::Relaxed);
         tracing::info!(
             erasure = %erasure.stream,

@@ -8,8 +8,9 @@
 //!    other deleted ones are looked for in the log, together for all users who wait (`deleted`).
 //! 2. **How.** In the name of whoever erased the user, with the rights that they had then, through
 //!    access control and hooks, once the plugins are ready. Of personal types, none can be refused.
-//! 3. **What was written meanwhile.** Saves that were in progress may have added records, and their
-//!    events may have been sealed with a new key: the user is looked for again, and then erased again.
+//! 3. **What was written meanwhile.** Transactions that were open may have added records by SQL, and
+//!    their events may have been sealed with a new key: the user is looked for again, and then erased
+//!    again. Requests in the user's name add nothing: they are refused.
 //! 4. **What fails.** Refusals are final and noted at the end, except of a record to which another one
 //!    refers that will be erased with its owner. That one, and whatever else fails, such as a plugin
 //!    that is not connected, keeps the user's erasure open, and is tried again (`pass`). Until a type
@@ -165,11 +166,14 @@ impl Eraser {
         self.update_owned(position, |owned| owned.is_user_forgotten = true);
     }
 
-    /// Forgets what is known of an erasure that is finished, unless a request is still to answer it.
-    pub(super) fn forget_owned(&self, erasure: &Erasure) {
-        if let ErasureScope::User(user) = &erasure.request.scope
-            && !self.awaited.lock().contains_key(user)
-        {
+    /// Forgets what is known of an erasure that is finished. What became of the records is kept if a
+    /// request is still to answer it.
+    pub(super) async fn forget_owned(&self, erasure: &Erasure) {
+        let ErasureScope::User(user) = &erasure.request.scope else {
+            return;
+        };
+        self.deleted.forget(user).await;
+        if !self.awaited.lock().contains_key(user) {
             self.owned.lock().remove(&erasure.mark.position);
         }
     }
@@ -234,6 +238,37 @@ impl Eraser {
         self.deleted.forget(user).await;
         for id in ids? {
             if self.is_left(&id).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns whether an erased user has got records since they were looked for. These are erased
+    /// then, while the holders have nothing of the user themselves.
+    pub(super) async fn erases_more(&self, erasure: &Erasure) -> Result<bool, ApiError> {
+        let (ErasureScope::User(user), Some(records)) =
+            (&erasure.request.scope, erasure.request.records)
+        else {
+            return Ok(false);
+        };
+        if self.env.has_user(user).await? {
+            // An import has brought the user back.
+            return Ok(false);
+        }
+        let position = erasure.mark.position;
+        let noted = self.owned_of(position).noted;
+        let refused: BTreeSet<_> = noted.into_iter().map(|it| it.record).collect();
+        let selection = Selection {
+            all: records.all,
+            types: self.personal_types(),
+        };
+        for id in self.records_of(user, &selection).await? {
+            if !refused.contains(&Stream::Record(id.clone())) && self.is_left(&id).await? {
+                self.update_owned(position, |owned| {
+                    owned.state = OwnedState::GoingOn;
+                    owned.is_user_forgotten = true;
+                });
                 return Ok(true);
             }
         }
@@ -310,9 +345,6 @@ impl Eraser {
                 *before = owned;
             });
             if is_settled {
-                if let ErasureScope::User(user) = &erasure.request.scope {
-                    self.deleted.forget(user).await;
-                }
                 break;
             }
             // Meanwhile others have the place.
