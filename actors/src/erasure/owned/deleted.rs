@@ -1,7 +1,7 @@
 //! What erased users owned when it was deleted: the log is looked through once for all users who
 //! wait, and from then on only what is new, for all who are known.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem;
 use std::ops::RangeInclusive;
 
@@ -28,7 +28,8 @@ type Users = HashMap<UserId, Deleted>;
 #[derive(Clone, Debug)]
 struct Deleted {
     selection: Selection,
-    ids: BTreeSet<RecordId>,
+    /// Each with a position up to which its deletions are known.
+    ids: BTreeMap<RecordId, u64>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +54,7 @@ impl DeletedRecords {
         }
         let wanted = Deleted {
             selection: selection.clone(),
-            ids: BTreeSet::new(),
+            ids: BTreeMap::new(),
         };
         self.joining.lock().insert(user.clone(), wanted.clone());
         let mut known = self.known.lock().await;
@@ -69,15 +70,17 @@ impl DeletedRecords {
         if known.users.is_empty() {
             known.until = 0;
         }
-        look((env, erasures), 1..=known.until, &mut joining).await?;
+        let until = known.until;
+        let found = look((env, erasures), 1..=until, &joining).await?;
+        add(&mut joining, found, until);
         // If the next look fails, these are known as of then, too.
         known.users.extend(joining);
-        let range = known.until + 1..=now;
-        let mut users = known.users.clone();
-        look((env, erasures), range, &mut users).await?;
-        *known = Known { users, until: now };
-        let found = known.users.get(user);
-        Ok(found.map(|it| it.ids.clone()).unwrap_or_default())
+        let found = look((env, erasures), until + 1..=now, &known.users).await?;
+        add(&mut known.users, found, now);
+        known.until = now;
+        let ids = known.users.get(user).into_iter().flat_map(|it| &it.ids);
+        let left = ids.filter(|(id, until)| !erasures.is_record_erased_after(id, **until));
+        Ok(left.map(|(id, _)| id.clone()).collect())
     }
 
     /// Forgets a user whose records are erased.
@@ -86,14 +89,15 @@ impl DeletedRecords {
     }
 }
 
-/// Adds the deleted records of some users within a range.
+/// Finds the records of some users that were deleted within a range, with their owners.
 async fn look(
     (env, erasures): (&RecordEnv, &Erasures),
     range: RangeInclusive<u64>,
-    users: &mut Users,
-) -> Result<(), ApiError> {
+    users: &Users,
+) -> Result<Vec<(UserId, RecordId)>, ApiError> {
+    let mut found = Vec::new();
     if users.is_empty() {
-        return Ok(());
+        return Ok(found);
     }
     let all = users.values().any(|it| it.selection.all);
     let types = users.values().flat_map(|it| &it.selection.types);
@@ -103,12 +107,21 @@ async fn look(
         of_anyone.covers(&id.record_type) && !erasures.is_record_erased_after(id, position)
     };
     past::each_deleted(env, range, is_selected, |record| {
-        let owner = record.owner.as_ref();
-        if let Some(deleted) = owner.and_then(|owner| users.get_mut(owner))
+        if let Some(owner) = record.owner
+            && let Some(deleted) = users.get(&owner)
             && deleted.selection.covers(&record.id.record_type)
         {
-            deleted.ids.insert(record.id);
+            found.push((owner, record.id));
         }
     })
-    .await
+    .await?;
+    Ok(found)
+}
+
+fn add(users: &mut Users, found: Vec<(UserId, RecordId)>, until: u64) {
+    for (owner, id) in found {
+        if let Some(deleted) = users.get_mut(&owner) {
+            deleted.ids.insert(id, until);
+        }
+    }
 }
