@@ -40,6 +40,8 @@ struct Pass<'a> {
     /// Whether records wait for others that refer to them.
     is_held: bool,
     refused: Vec<(RecordId, ApiError)>,
+    /// Those of them that others referred to.
+    referred: BTreeSet<RecordId>,
 }
 
 impl Eraser {
@@ -73,6 +75,7 @@ impl Eraser {
             failure: None,
             is_held: false,
             refused: Vec::new(),
+            referred: BTreeSet::new(),
         };
         // All who wait for a place share one look.
         self.deleted_of(&command.user, &selection).await?;
@@ -105,8 +108,16 @@ impl Eraser {
         if pass.is_held {
             return Ok(OwnedState::Pausing);
         }
+        let mut refused = Vec::new();
         for (id, error) in pass.refused {
             let referrer = find_referrer(&self.env, &id, self.env.log.head()).await?;
+            if referrer.is_none() && pass.referred.contains(&id) {
+                // What referred to it has gone meanwhile.
+                return Ok(OwnedState::Pausing);
+            }
+            refused.push((id, error, referrer));
+        }
+        for (id, error, referrer) in refused {
             pass.owned.note_refused(id, error, referrer);
         }
         Ok(OwnedState::Settled)
@@ -236,15 +247,20 @@ impl Eraser {
         let (mut queue, mut open) = (VecDeque::from(queue), ids);
         // By the record that refers to them.
         let mut held: BTreeMap<RecordId, Vec<(RecordId, ApiError)>> = BTreeMap::new();
+        let mut tried_again = BTreeSet::new();
         while let Some(id) = queue.pop_front() {
             if let Err(error) = self.try_record(pass, &id).await {
-                let referrer = match error.code {
-                    Code::ConstraintViolated => {
-                        find_referrer(&self.env, &id, self.env.log.head()).await?
-                    }
-                    _ => None,
+                let is_referred = error.code == Code::ConstraintViolated;
+                let referrer = match is_referred {
+                    true => find_referrer(&self.env, &id, self.env.log.head()).await?,
+                    false => None,
                 };
                 match referrer {
+                    // What referred to it has gone meanwhile.
+                    None if is_referred && tried_again.insert(id.clone()) => {
+                        queue.push_back(id);
+                        continue;
+                    }
                     Some(referrer) if referrer != id && open.contains(&referrer) => {
                         held.entry(referrer).or_default().push((id, error));
                         continue;
@@ -307,7 +323,10 @@ impl Eraser {
                 pass.is_held = true;
                 Fate::Held(referrer)
             }
-            _ => {
+            referrer => {
+                if referrer.is_some() {
+                    pass.referred.insert(id.clone());
+                }
                 pass.refused.push((id.clone(), error));
                 Fate::Refused
             }
