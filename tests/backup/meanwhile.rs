@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
+use crate::support::SetOnDrop;
 
 #[test]
 fn a_restore_meets_backups_that_are_made_meanwhile() {
@@ -12,6 +13,7 @@ fn a_restore_meets_backups_that_are_made_meanwhile() {
     world.back_up(&[]);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _ending = SetOnDrop(&is_over);
         scope.spawn(|| {
             let mut number = 0;
             while !is_over.load(Ordering::Relaxed) {
@@ -27,7 +29,6 @@ fn a_restore_meets_backups_that_are_made_meanwhile() {
             failures.extend(told(&world.try_back_up(&["--verify"])));
             failures.extend(told(&world.try_back_up(&["--list"])));
         }
-        is_over.store(true, Ordering::Relaxed);
         // With one backup at a time, the one that is read can be gone before it has been read.
         let is_told = |failure: &String| failure.contains("try again");
         assert!(failures.iter().all(is_told), "{failures:#?}");

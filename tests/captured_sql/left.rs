@@ -6,9 +6,9 @@ use serde_json::{Value as Json, json};
 
 use super::World;
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::{TestServer, lasting_address};
+use crate::support::{SetOnDrop, eventually};
 
 const COLUMNS: &str = "_id, _database_id, _owner_id, _created_at, _updated_at, n";
 
@@ -182,13 +182,13 @@ fn counting_by_sql_goes_on_while_the_store_moves_and_comes_back() {
     };
     let setting = format!("DATABASE_URL={}", urls[0]);
     std::thread::scope(|scope| {
+        let _ending = SetOnDrop(&is_over);
         scope.spawn(count);
         await_more();
         for url in [&urls[1], &urls[0]] {
             skytrail(&server, &["--set", &setting, "rebuild", "--to", url]);
             await_more();
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     let done = done.into_inner();
     eventually("everything is taken in", || {

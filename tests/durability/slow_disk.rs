@@ -8,10 +8,9 @@ use serde_json::json;
 
 use super::system_calls::segment;
 use crate::support::client::Client;
-use crate::support::eventually;
-use crate::support::load::SetOnDrop;
 use crate::support::machine::{resident_bytes, skipped, strace};
 use crate::support::server::TestServer;
+use crate::support::{SetOnDrop, eventually};
 
 const FLUSH: Duration = Duration::from_millis(200);
 const WRITERS: usize = 48;

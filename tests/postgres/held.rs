@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::TestServer;
+use crate::support::{SetOnDrop, eventually};
 
 /// Begins a transaction in the app's schema that stays open.
 fn begin(sql: &str) -> String {
@@ -72,15 +72,6 @@ fn a_reader_that_stays_keeps_a_new_field_waiting_and_nobody_else() {
     );
 }
 
-/// Sets its flag when it is dropped.
-struct SetAtEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn readers_that_take_turns_do_not_keep_a_new_field_waiting() {
     const READERS: usize = 6;
@@ -88,7 +79,7 @@ fn readers_that_take_turns_do_not_keep_a_new_field_waiting() {
     let (server, ada) = with_a_note(&database);
     let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let _end = SetAtEnd(&is_over);
+        let _end = SetOnDrop(&is_over);
         for number in 0..READERS {
             let (database, is_over) = (&database, &is_over);
             scope.spawn(move || {

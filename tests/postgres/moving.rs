@@ -7,21 +7,12 @@ use std::thread;
 use serde_json::json;
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::postgres::{Database, shared};
 use crate::support::server::{TestServer, lasting_address};
+use crate::support::{SetOnDrop, eventually};
 
 /// Far more than the store is given at once, so that a move can be interrupted on its way.
 const BATCHES: usize = 130;
-
-/// Ends the writers, even when the test fails.
-struct End<'a>(&'a AtomicBool);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 fn fill(ada: &Client) {
     for batch in 0..BATCHES {
@@ -82,7 +73,7 @@ fn a_store_moves_while_the_server_serves_and_comes_back() {
         });
     };
     thread::scope(|scope| {
-        let _end = End(&is_over);
+        let _end = SetOnDrop(&is_over);
         for writer in 0..3 {
             scope.spawn(move || write(writer));
         }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::{Value as Json, json};
 
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::server::TestServer;
+use crate::support::{SetOnDrop, eventually};
 
 fn rename(client: &Client, from: &str, to: &str) -> i64 {
     let body = json!({"record_type": "note", "item_name": from, "new_name": to});
@@ -209,15 +209,6 @@ fn types_that_are_created_at_once_all_come_about() {
     assert_eq!(types["record_types"]["a"], json!(null));
 }
 
-/// Set when a thread ends, even by a failure, so that the others end too.
-struct Ends<'a>(&'a AtomicBool);
-
-impl Drop for Ends<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn saves_and_queries_during_renames_lose_nothing() {
     const RENAMES: usize = 100;
@@ -227,7 +218,7 @@ fn saves_and_queries_during_renames_lose_nothing() {
     let (is_over, num_saves) = (&AtomicBool::new(false), &AtomicUsize::new(0));
     let writer = |name: &'static str| {
         move || {
-            let _ends = Ends(is_over);
+            let _ends = SetOnDrop(is_over);
             for number in 0.. {
                 if is_over.load(Ordering::Relaxed) {
                     return number;
@@ -242,7 +233,7 @@ fn saves_and_queries_during_renames_lose_nothing() {
         }
     };
     let reader = || {
-        let _ends = Ends(is_over);
+        let _ends = SetOnDrop(is_over);
         while !is_over.load(Ordering::Relaxed) {
             let notes = ada.query("note", json!(null));
             let first = notes.iter().find(|note| note["_id"] == "note/first");
@@ -253,7 +244,7 @@ fn saves_and_queries_during_renames_lose_nothing() {
     let saved: usize = std::thread::scope(|scope| {
         let writers = ["a", "b"].map(|name| scope.spawn(writer(name)));
         scope.spawn(reader);
-        let _ends = Ends(is_over);
+        let _ends = SetOnDrop(is_over);
         for number in 0..RENAMES {
             let before = num_saves.load(Ordering::Relaxed);
             // In bursts, so that some saves meet several renames.

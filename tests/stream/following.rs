@@ -8,10 +8,10 @@ use serde_json::{Value as Json, json};
 
 use super::{positions, read_all, write_some};
 use crate::support::client::Client;
-use crate::support::eventually;
 use crate::support::server::{API_KEY, MASTER_KEY, TestServer, lasting_address};
 use crate::support::socket::{Incoming, Socket};
 use crate::support::sse::{EventSource, Heard};
+use crate::support::{SetOnDrop, eventually};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const KEY: (&str, &str) = ("X-Skygear-API-Key", MASTER_KEY);
@@ -102,21 +102,21 @@ fn follow_through(follower: &mut impl Follower) {
     let is_over = AtomicBool::new(false);
     let mut heard: Vec<Json> = Vec::new();
     std::thread::scope(|scope| {
+        let _ending = SetOnDrop(&is_over);
         let master = Client::master(&server);
-        let writers = (0..2).map(|writer| {
+        for writer in 0..2 {
             let (client, is_over) = (master.clone(), &is_over);
             scope.spawn(move || {
                 let mut number = 0;
-                while !is_over.load(Ordering::Acquire) {
+                while !is_over.load(Ordering::SeqCst) {
                     number += 1;
                     let id = format!("note/{writer}-{}", number % 50);
                     let body = json!({"records": [{"_id": id, "number": number}]});
                     // The server may be down at that time.
                     let _ = client.try_call("record:save", body);
                 }
-            })
-        });
-        let writers: Vec<_> = writers.collect();
+            });
+        }
         for kill in 0..=KILLS {
             eventually("the follower connects", || {
                 follower.connect(&address).then_some(())
@@ -130,10 +130,6 @@ fn follow_through(follower: &mut impl Follower) {
             if kill < KILLS {
                 server.restart();
             }
-        }
-        is_over.store(true, Ordering::Release);
-        for writer in writers {
-            writer.join().unwrap();
         }
     });
     let master = Client::master(&server);

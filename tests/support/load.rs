@@ -20,15 +20,6 @@ struct Known {
     in_doubt: Option<Option<i64>>,
 }
 
-/// Sets a flag when it goes out of scope.
-pub struct SetOnDrop<'a>(pub &'a AtomicBool);
-
-impl Drop for SetOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 /// The load and its journal. Both live outside the server, so they survive what it does not.
 #[derive(Default)]
 pub struct Load {
@@ -53,7 +44,7 @@ impl Load {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // Set on a failure below as well, so that no writer runs for ever.
-            let _ending = SetOnDrop(&is_over);
+            let _ending = super::SetOnDrop(&is_over);
             for writer in 0..WRITERS {
                 let is_over = &is_over;
                 scope.spawn(move || self.write(client, writer, is_over));

@@ -17,12 +17,23 @@ pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Fails if others than its owner can read a file.
 pub fn assert_private(path: &Path) {
     let mode = path.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "others can read {}", path.display());
+}
+
+/// Sets a flag when it goes out of scope, also after a failure: a test whose threads go on until then
+/// would never end.
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Asks repeatedly until there is an answer; fails if none arrives in time.

@@ -18,7 +18,7 @@ use crate::accounts::plan_release;
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::record::apply::state_of;
-use crate::record::attempt::{Outcome, retry_on_conflict};
+use crate::record::attempt::{Outcome, retry_in_turn};
 use crate::record::decide::Plan;
 use crate::record::delete::find_referrer;
 
@@ -77,7 +77,9 @@ impl Eraser {
         self.env.applied.wait_for(self.env.log.head()).await?;
         let attempt = |_| self.try_request_user(&command, None);
         let kept = self.keep_owned(&command.user);
-        let requested = retry_on_conflict(None, attempt).await?;
+        // Whoever writes without a pause would never let it happen.
+        let turn = async { self.env.fence.hold_up(&command.user) };
+        let requested = retry_in_turn(turn, attempt).await?;
         let erased = self.await_end(requested, &command.context).await?;
         let erased = self.with_records(command, erased);
         drop(kept);

@@ -10,6 +10,7 @@ pub mod delete;
 pub mod draft;
 pub mod env;
 mod export;
+pub mod fence;
 mod handover;
 mod head_cache;
 pub mod history;

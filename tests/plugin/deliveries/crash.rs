@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::support::SetOnDrop;
 use crate::support::machine::{number as setting, skipped};
 use crate::support::power::Disk;
 
@@ -122,6 +123,7 @@ fn delivers_every_save(
         let is_over = AtomicBool::new(false);
         let before = counter.load(Ordering::SeqCst);
         std::thread::scope(|scope| {
+            let _ending = SetOnDrop(&is_over);
             let writing = scope.spawn(|| write(&here, &counter, &is_over));
             let goal = before + 30 + i64::try_from(cycle * 37 % 90).unwrap();
             eventually("the load goes on", || {
