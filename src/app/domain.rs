@@ -10,7 +10,7 @@ use skytrail_actors::device::Devices;
 use skytrail_actors::plugin::{PluginBroker, PluginGate, record_registrations};
 use skytrail_actors::projector::Applied;
 use skytrail_actors::record::env::RecordEnv;
-use skytrail_actors::record::fence::WriterFence;
+use skytrail_actors::record::fence::Fences;
 use skytrail_actors::record::records::Records;
 use skytrail_actors::sandbox::Sandbox;
 use skytrail_actors::{install, spawn};
@@ -74,7 +74,7 @@ impl Domain {
             plugins,
             consumers: core.consumers.clone(),
             captured,
-            fence: WriterFence::default(),
+            fences: Fences::default(),
             clock,
             max_included_bytes: config.http.limits.included_bytes,
             max_page_bytes: config.http.limits.page_bytes,

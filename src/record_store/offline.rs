@@ -17,7 +17,7 @@ use skytrail_actors::log::{Backlog, EmbeddedLog, LagBound, LogOptions};
 use skytrail_actors::plugin::NoPlugins;
 use skytrail_actors::projector::{AppliedSender, Projector, ProjectorParts, StopProjector};
 use skytrail_actors::record::env::RecordEnv;
-use skytrail_actors::record::fence::WriterFence;
+use skytrail_actors::record::fence::Fences;
 use skytrail_actors::record::write_model::WriteModel;
 use skytrail_actors::store::RecordStore;
 
@@ -120,7 +120,7 @@ impl Offline {
                 plugins: Arc::new(NoPlugins::default()),
                 consumers: Consumers::default(),
                 captured: CaptureGate::default(),
-                fence: WriterFence::default(),
+                fences: Fences::default(),
                 clock,
                 max_included_bytes: config.http.limits.included_bytes,
                 max_page_bytes: config.http.limits.page_bytes,

@@ -1,16 +1,13 @@
 //! Users, and single fields.
 
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde_json::json;
 
 use super::search::{await_copies, places_of};
 use super::{CANARY, CONTROL, assert_store_is_the_logs, erase, said, verified, versions};
 use crate::devices::{register, subscribe};
 use crate::support::client::Client;
+use crate::support::eventually;
 use crate::support::server::TestServer;
-use crate::support::{SetOnDrop, eventually};
 
 #[test]
 fn a_user_is_gone_with_his_devices_and_records() {
@@ -467,60 +464,4 @@ fn the_master_key_brings_nobody_back_who_was_erased() {
     let imported = master.call("auth:import", imported).json();
     assert_eq!(imported["info"]["failed"], 0, "{imported}");
     assert_eq!(acted(&master).map(|(status, _)| status), [200; 5]);
-}
-
-/// Whatever else a user does meanwhile, without a pause, is written before the erasure, or refused.
-#[test]
-fn an_erased_user_does_nothing_any_more() {
-    let server = TestServer::start();
-    let master = Client::master(&server);
-    let bob = Client::signed_up(&server, "bob").user.unwrap();
-    let relation = json!({"name": "follow", "targets": [bob]});
-    let registration = ("device:register", json!({"type": "ios"}));
-    let writes = [
-        ("relation:add", relation.clone()),
-        ("relation:remove", relation),
-        registration.clone(),
-        registration.clone(),
-        registration,
-        (
-            "record:save",
-            json!({"records": [{"_id": "note/1", "n": 1}]}),
-        ),
-    ];
-    for round in 0..8 {
-        let ada = Client::signed_up(&server, &format!("ada-{round}"));
-        let (has_begun, is_over) = (Barrier::new(writes.len() + 1), AtomicBool::new(false));
-        let erased = std::thread::scope(|scope| {
-            let _ending = SetOnDrop(&is_over);
-            for (action, body) in &writes {
-                let (ada, has_begun, is_over) = (&ada, &has_begun, &is_over);
-                scope.spawn(move || {
-                    let first = ada.call(action, body.clone());
-                    has_begun.wait();
-                    first.result();
-                    while !is_over.load(Ordering::SeqCst) {
-                        let answer = ada.call(action, body.clone());
-                        match answer.status {
-                            200 => {}
-                            401 => return,
-                            other => panic!("{other}: {}", answer.json()),
-                        }
-                    }
-                });
-            }
-            has_begun.wait();
-            let body = json!({"user": ada.user, "why": "a test"});
-            master.call("erase:user", body).result()
-        });
-        let after = json!({"from": erased["position"], "limit": 1000});
-        let after = master.call("log:read", after).result();
-        let hers = after.as_array().unwrap().iter();
-        let hers: Vec<_> = hers
-            .filter(|event| event["actor"]["user"] == json!(ada.user))
-            .collect();
-        assert!(hers.is_empty(), "{hers:?}");
-        let body = json!({"ids": ["note/1"]});
-        master.call("record:delete", body).result();
-    }
 }

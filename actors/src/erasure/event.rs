@@ -2,13 +2,14 @@
 
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, EventBody, Stream};
+use skytrail_schema::id::RecordId;
 
 use super::request::nothing;
 use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
 use crate::log::seek::load_event;
-use crate::record::attempt::{Outcome, retry_on_conflict};
+use crate::record::attempt::{Outcome, retry_in_turn};
 use crate::record::decide::Plan;
 
 /// Erases the payload of one version of a record. The record's present state stays, and so does
@@ -32,19 +33,21 @@ impl Eraser {
     /// 110 if there is nothing to erase; 111 if it is not a version of a record, or its type is
     /// temporal; 102 for another user's private record.
     pub async fn event(&self, command: EraseEvent) -> Result<Erased, ApiError> {
-        let requested = retry_on_conflict(None, |_| self.try_request_event(&command)).await?;
+        let id = self.record_of(command.position).await?;
+        let turn = self.hold_up(&id, &command.context);
+        let requested = retry_in_turn(turn, |_| self.try_request_event(&command)).await?;
         let erased = self.await_end(requested, &command.context).await?;
         Ok(erased.told_to(&command.context))
     }
 
-    async fn try_request_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {
-        let position = command.position;
+    /// Returns the record of which a version is to be erased.
+    async fn record_of(&self, position: u64) -> Result<RecordId, ApiError> {
         let named = format!("position {position}");
         if position == 0 || position > self.env.log.head() {
             return Err(nothing(&named));
         }
         let (_, event) = load_event(&*self.env.log, position).await?;
-        let Stream::Record(id) = &event.stream else {
+        let Stream::Record(id) = event.stream else {
             let message = format!("{named} is not a version of a record");
             return Err(ApiError::new(Code::NotSupported, message));
         };
@@ -57,14 +60,21 @@ impl Eraser {
         if !is_held {
             return Err(nothing(&named));
         }
+        Ok(id)
+    }
+
+    async fn try_request_event(&self, command: &EraseEvent) -> Result<Outcome<Erased>, ApiError> {
+        let id = &self.record_of(command.position).await?;
         let (until, head) = self.load_checked(id, &command.context).await?;
         self.refuse_temporal(&id.record_type)?;
         let mut plan = Plan::default();
         if let Some(head) = &head {
             plan.repeat(head, &self.env.definition(&id.record_type));
         }
-        let sought = command.with_files.then(|| [position].into_iter().collect());
-        let positions = [position].into_iter().collect();
+        let sought = command
+            .with_files
+            .then(|| [command.position].into_iter().collect());
+        let positions = [command.position].into_iter().collect();
         let request = ErasureRequest::new(ErasureScope::Events, command.why.clone(), positions);
         let read = (until, vec![ConflictKey::record(id)]);
         self.request((plan, request), sought, read, &command.context)

@@ -14,7 +14,7 @@ use super::request::nothing;
 use super::{Erased, Eraser};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, retry_on_conflict};
+use crate::record::attempt::{Outcome, retry_in_turn};
 use crate::record::decide::Plan;
 use crate::record::messages::{ItemAccess, Precondition, SaveItem, SaveRecords};
 
@@ -49,7 +49,8 @@ impl Eraser {
 
     /// Like [`Eraser::field`], but does not wait for the end.
     pub(super) async fn request_field(&self, command: &EraseField) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.try_request_field(command)).await
+        let turn = self.hold_up(&command.id, &command.context);
+        retry_in_turn(turn, |_| self.try_request_field(command)).await
     }
 
     /// Refuses temporal types: what the store keeps of their past cannot be told apart.

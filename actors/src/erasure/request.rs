@@ -16,9 +16,10 @@ use super::files::FilesSought;
 use super::{Eraser, NamedFiles};
 use crate::context::RequestContext;
 use crate::log::ConflictKey;
-use crate::record::attempt::{Outcome, commit, retry_on_conflict};
+use crate::record::attempt::{Outcome, commit, retry_in_turn};
 use crate::record::decide::Plan;
 use crate::record::draft::no_permission;
+use crate::record::fence::HeldUp;
 use crate::record::messages::DeleteRecords;
 use crate::record::past;
 
@@ -91,7 +92,17 @@ impl Eraser {
         command: &EraseRecord,
         way: Way,
     ) -> Result<Erased, ApiError> {
-        retry_on_conflict(None, |_| self.try_request_record(command, way)).await
+        let turn = self.hold_up(&command.id, &command.context);
+        retry_in_turn(turn, |_| self.try_request_record(command, way)).await
+    }
+
+    /// Holds up what others write to a record.
+    pub(super) async fn hold_up(
+        &self,
+        id: &RecordId,
+        context: &RequestContext,
+    ) -> HeldUp<RecordId> {
+        self.env.fences.records.hold_up(id, context.request.id())
     }
 
     async fn try_request_record(

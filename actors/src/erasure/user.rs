@@ -77,8 +77,8 @@ impl Eraser {
         self.env.applied.wait_for(self.env.log.head()).await?;
         let attempt = |_| self.try_request_user(&command, None);
         let kept = self.keep_owned(&command.user);
-        // Whoever writes without a pause would never let it happen.
-        let turn = async { self.env.fence.hold_up(&command.user) };
+        let request = command.context.request.id();
+        let turn = async { self.env.fences.users.hold_up(&command.user, request) };
         let requested = retry_in_turn(turn, attempt).await?;
         let erased = self.await_end(requested, &command.context).await?;
         let erased = self.with_records(command, erased);

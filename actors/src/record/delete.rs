@@ -77,6 +77,8 @@ async fn attempt(
     cause: &Cause,
     decided: &Mutex<Option<Decided<DeletionTargets>>>,
 ) -> Result<Outcome<Deletion>, ApiError> {
+    let request = command.context.request.id();
+    env.fences.records.pass(&command.ids, Some(request)).await;
     let room = PageBytes::new(env.max_page_bytes, "ids");
     let heads = env.load_heads_within(&command.ids, room).await?;
     let caller = &command.context.caller;

@@ -14,7 +14,7 @@ use skytrail_schema::record::Head;
 use skytrail_schema::types::{FieldType, TypeDefinition};
 
 use super::apply::VersionedUser;
-use super::fence::WriterFence;
+use super::fence::Fences;
 use super::page_bytes::{BatchSize, PageBytes};
 use super::past::{BATCH_SIZE, Walk};
 use super::write_model::WriteModel;
@@ -81,8 +81,8 @@ pub struct RecordEnv {
     pub consumers: Consumers,
     /// What SQL has changed.
     pub captured: CaptureGate,
-    /// Whose writes wait.
-    pub fence: WriterFence,
+    /// What has to wait.
+    pub fences: Fences,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How many bytes `include` may add to an answer (`MAX_INCLUDED_BYTES`).
@@ -341,7 +341,10 @@ impl RecordEnv {
         let Some(user) = writer(caller) else {
             return Ok(None);
         };
-        self.fence.pass(user).await;
+        self.fences
+            .users
+            .pass(std::slice::from_ref(user), None)
+            .await;
         match self.load_present_user(user).await? {
             (_, Some((_, state))) => Ok(Some(state)),
             (_, None) if caller.is_master() => self.refuse_erased(user).map(|()| None),

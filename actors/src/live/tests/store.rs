@@ -32,7 +32,7 @@ use crate::plugin::PluginGate;
 use crate::projector::AppliedSender;
 use crate::record::apply::{self, Folded};
 use crate::record::env::RecordEnv;
-use crate::record::fence::WriterFence;
+use crate::record::fence::Fences;
 use crate::record::read::may_find;
 use crate::record::write_model::WriteModel;
 use crate::store::{
@@ -185,7 +185,7 @@ impl ModelStore {
             plugins,
             consumers: Consumers::default(),
             captured: CaptureGate::default(),
-            fence: WriterFence::default(),
+            fences: Fences::default(),
             clock: Arc::new(ManualClock::default()),
             max_included_bytes: 1 << 20,
             max_page_bytes: 1 << 20,

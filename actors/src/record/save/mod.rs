@@ -104,10 +104,12 @@ struct Saved {
 async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
     let Saving { env, command, .. } = saving;
     let items = command.items.iter().flatten();
+    let ids: Vec<RecordId> = items.clone().map(|item| item.id.clone()).collect();
+    let request = command.context.request.id();
+    env.fences.records.pass(&ids, Some(request)).await;
     // In every attempt: a field may have been renamed since the last one.
-    let brought = items.clone().map(|item| (&item.id, &item.fields));
+    let brought = items.map(|item| (&item.id, &item.fields));
     types::extend_by(env, brought, &command.context).await?;
-    let ids: Vec<RecordId> = items.map(|item| item.id.clone()).collect();
     let names: BTreeSet<&TypeName> = ids.iter().map(|id| &id.record_type).collect();
     let types: Vec<_> = names.into_iter().map(|name| env.definition(name)).collect();
     let heads = load_heads(env, &ids).await?;
