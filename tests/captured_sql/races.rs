@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value as Json, json};
 
+use crate::erasure::busy::meanwhile;
 use crate::plugin::worker::Worker;
 use crate::plugin::{call, hook};
 use crate::support::client::Client;
@@ -153,6 +154,26 @@ fn a_save_and_sql_on_one_field_are_both_in_the_history() {
     );
     let row = database.sql("SELECT n FROM app_myapp.note");
     assert_eq!(row, format!("{}\n", versions[0]["record"]["n"]));
+}
+
+/// Each save could spoil what is decided of the row.
+#[test]
+fn what_sql_does_to_a_record_that_is_saved_without_a_pause_is_in_the_log() {
+    let database = crate::support::postgres::shared().database(&[]);
+    let server = TestServer::with(&[("DATABASE_URL", &database.url())]);
+    let (ada, master) = (Client::signed_up(&server, "ada"), Client::master(&server));
+    ada.save("note/1", json!({"n": 0}));
+    assert_eq!(ada.query("note", json!(null)).len(), 1);
+    meanwhile(&ada, "note/1", || {
+        for n in 1..=20 {
+            database.sql(&format!("UPDATE app_myapp.note SET n = {n}"));
+            eventually("it is in the log", || {
+                let versions = versions(&master, "note/1");
+                let mut by_sql = versions.iter().filter(|it| it["actor"]["origin"] == "sql");
+                by_sql.any(|it| it["record"]["n"] == n).then_some(())
+            });
+        }
+    });
 }
 
 /// A save that was in its hook while SQL inserted a row with the same id. The row is refused for its

@@ -12,7 +12,7 @@ use crate::support::client::Client;
 use crate::support::server::TestServer;
 
 /// Does something while others save a record, one save after the other.
-fn meanwhile<T>(client: &Client, id: &str, act: impl FnOnce() -> T) -> T {
+pub fn meanwhile<T>(client: &Client, id: &str, act: impl FnOnce() -> T) -> T {
     const WRITERS: usize = 4;
     let (has_begun, is_over) = (Barrier::new(WRITERS + 1), AtomicBool::new(false));
     std::thread::scope(|scope| {

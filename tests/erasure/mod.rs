@@ -1,6 +1,6 @@
 //! Erasure: erased data is gone everywhere, and everything else is unchanged.
 
-mod busy;
+pub mod busy;
 mod files;
 mod full_disk;
 mod killed;
