@@ -10,6 +10,7 @@
 # sdks/js/node_modules, .venv and .venv-s3. The last line gives the number of tests that passed,
 # failed, and were skipped because this machine lacks something (such as permission to mount a file
 # system). The output of failed tests is repeated before it. The exit code is 0 only if none failed.
+# Tests that have not ended after SKYTRAIL_TEST_MINUTES (by default 60, builds included) have failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -107,6 +108,25 @@ check() {
     if "$@"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
 }
 
+# After so long, a test waits for something that never comes.
+patience=${SKYTRAIL_TEST_MINUTES:-60}
+
+# Ends the test program that cargo runs if it takes too long, and reports which of its tests have not
+# ended and what they have started. Cargo goes on with the next program.
+end_if_stuck() {
+    local cargo=$1 log=$2 name
+    timeout "${patience}m" tail -f --pid="$cargo" /dev/null && return
+    {
+        printf 'ended after %s minutes, while these ran:\n' "$patience"
+        sed -n 's/^test \(.*\) has been running for over 60 seconds$/\1/p' "$log" |
+            while read -r name; do
+                grep -qF "test $name ... " "$log" || printf 'test %s ... FAILED\n' "$name"
+            done
+        ps --forest -o pid,etimes,args -s "$(ps -o sid= -p "$cargo")" | cut -c 1-200
+    } >>"$failures"
+    pkill -TERM -P "$cargo"
+}
+
 # Runs the tests and adds up the results of their programs.
 run_tests() {
     local log running status=0 ok bad none
@@ -117,6 +137,7 @@ run_tests() {
     cargo test --workspace --no-fail-fast -- "$@" >"$log" 2>&1 &
     running=$!
     tail -n +1 -f --pid="$running" "$log" &
+    end_if_stuck "$running" "$log" &
     wait "$running" || status=$?
     wait
     sum() {

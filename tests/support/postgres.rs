@@ -1,9 +1,10 @@
 //! A PostgreSQL server for the tests, and databases in it.
 //!
-//! All tests of a process share one server. It listens only on a socket in a temporary folder, and
-//! its data does not survive a machine crash. It runs under a shell that waits for its input to
-//! end. The test process holds the other end, so however that process ends, the server is stopped
-//! and its folder removed. No other PostgreSQL is touched.
+//! All tests of a process share one server. It listens only on a socket in a temporary folder, its
+//! data does not survive a machine crash, and whatever waits in it for ever ends with an error. It
+//! runs under a shell that waits for its input to end. The test process holds the other end, so
+//! however that process ends, the server is stopped and its folder removed. No other PostgreSQL is
+//! touched.
 
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::os::unix::fs::chown;
@@ -28,6 +29,7 @@ const PID: &str = "data/postmaster.pid";
 const KEEPER: &str = r#"
 "$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c full_page_writes=off \
     -c synchronous_commit=off -c shared_buffers=32MB -c max_connections=300 -c timezone=UTC \
+    -c statement_timeout=5min -c idle_in_transaction_session_timeout=5min \
     $3 >"$2/log" 2>&1 &
 server=$!
 cat >/dev/null
