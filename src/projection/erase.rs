@@ -87,14 +87,14 @@ impl Holder for SqlStore {
         self.done(writer, forgotten).await
     }
 
-    async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
+    async fn keeps_beside(&self, scopes: &[ErasureScope]) -> Result<bool, StoreError> {
         if let StoreLocation::File(_) = &self.home {
             return Ok(false);
         }
         let mut reader = self.reader().await?;
         let catalog = Arc::clone(&reader.catalog);
         let mut conn = reader.conn().map_err(|error| self.failed(error))?;
-        let found = captured::is_parked(&mut conn, &catalog, scope).await;
+        let found = captured::is_parked(&mut conn, &catalog, scopes).await;
         found.map_err(|error| self.failed(error))
     }
 

@@ -86,12 +86,12 @@ pub trait Holder: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Returns whether it keeps anything about a scope apart from payloads.
+    /// Returns whether it keeps anything about any of these scopes apart from payloads.
     ///
     /// # Errors
     /// This cannot be found out at present.
-    async fn keeps_beside(&self, scope: &ErasureScope) -> Result<bool, StoreError> {
-        let _ = scope;
+    async fn keeps_beside(&self, scopes: &[ErasureScope]) -> Result<bool, StoreError> {
+        let _ = scopes;
         Ok(false)
     }
 }

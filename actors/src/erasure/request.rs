@@ -1,5 +1,6 @@
 //! Requesting an erasure.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,7 +147,7 @@ impl Eraser {
         let last = head.map(|head| head.position);
         let positions: Positions = positions.iter().filter(|it| Some(*it) != last).collect();
         let scope = ErasureScope::Record(stream.clone());
-        if positions.is_empty() && !self.is_kept_beside(&scope).await? {
+        if positions.is_empty() && !self.is_kept_beside(slice::from_ref(&scope)).await? {
             return Err(nothing(id));
         }
         let sought = command.with_files.then(|| positions.iter().collect());
@@ -159,13 +160,13 @@ impl Eraser {
             .await
     }
 
-    /// Returns whether a holder keeps something about a scope that is not in the log: changes by
-    /// SQL that could not be imported.
-    pub(super) async fn is_kept_beside(&self, scope: &ErasureScope) -> Result<bool, ApiError> {
+    /// Returns whether a holder keeps something about any of these scopes that is not in the log:
+    /// changes by SQL that could not be imported.
+    pub(super) async fn is_kept_beside(&self, scopes: &[ErasureScope]) -> Result<bool, ApiError> {
         // After this, what waited is parked or in the log.
         self.env.captured.drain().await?;
         for holder in &self.holders {
-            if holder.keeps_beside(scope).await? {
+            if holder.keeps_beside(scopes).await? {
                 return Ok(true);
             }
         }

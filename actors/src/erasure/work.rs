@@ -303,20 +303,17 @@ impl Eraser {
     /// before: the record store has waited for them.
     async fn has_parked_more(&self, erasures: &[Erasure]) -> Result<bool, Failure> {
         let open = erasures.iter().filter(|erasure| !erasure.is_finished());
-        for erasure in open {
-            let ErasureScope::User(_) = &erasure.request.scope else {
-                continue;
-            };
-            match self.is_kept_beside(&erasure.request.scope).await {
-                Ok(false) => {}
-                Ok(true) => return Ok(true),
-                Err(error) => {
-                    tracing::warn!(%error, "an erasure waits for changes made by SQL");
-                    return Err(format!("it waits for changes made by SQL: {error}").into());
-                }
-            }
+        let scopes = open.map(|erasure| erasure.request.scope.clone());
+        let of_users: Vec<ErasureScope> = scopes
+            .filter(|scope| matches!(scope, ErasureScope::User(_)))
+            .collect();
+        if of_users.is_empty() {
+            return Ok(false);
         }
-        Ok(false)
+        self.is_kept_beside(&of_users).await.map_err(|error| {
+            tracing::warn!(%error, "an erasure waits for changes made by SQL");
+            format!("it waits for changes made by SQL: {error}").into()
+        })
     }
 
     async fn remove_files(&self, erasure: &Erasure) -> Result<(), String> {

@@ -220,9 +220,9 @@ pub(in crate::projection) async fn forget(
 pub(in crate::projection) async fn is_parked(
     conn: &mut Conn<'_>,
     catalog: &Catalog,
-    scope: &ErasureScope,
+    scopes: &[ErasureScope],
 ) -> Result<bool, sqlx::Error> {
-    for owner in Owner::of(scope) {
+    for owner in scopes.iter().flat_map(Owner::of) {
         let mut sql = Sql::new("SELECT 1 FROM _parked WHERE ");
         if owner.only(&mut sql, catalog) && sql.fetch_optional(conn).await?.is_some() {
             return Ok(true);

@@ -289,7 +289,8 @@ impl Eraser {
         if positions.iter().any(|it| Some(it) != last) {
             return Ok(true);
         }
-        self.is_kept_beside(&ErasureScope::Record(stream)).await
+        let scope = ErasureScope::Record(stream);
+        self.is_kept_beside(std::slice::from_ref(&scope)).await
     }
 
     /// Erases the records of erased users, for ever.
