@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::worker::Worker;
-use super::{call, hook, server};
+use super::{call, hook, save, server};
 use crate::erasure::search::places_of;
 use crate::support::client::Client;
 use crate::support::{eventually, eventually_within};
@@ -463,4 +463,46 @@ fn an_eraser_who_is_erased_meanwhile_has_erased_everything() {
     eventually("it is erased", || {
         places_of(&server, CANARY).is_empty().then_some(())
     });
+}
+
+/// Hooks hold up restorations of what is erased meanwhile: a deleted record, one that exists, and one
+/// of an erased user.
+#[test]
+fn what_is_erased_while_its_restoration_is_held_up_stays_erased() {
+    let server = server(&[]);
+    let mut worker = Worker::ready(
+        &server,
+        &json!({}),
+        &json!({"hook": [hook("note", "beforeSave")]}),
+    );
+    let (master, ada) = (Client::master(&server), Client::signed_up(&server, "ada"));
+    let record = |id: &str| json!({"record": id, "why": "a test"});
+    let user = json!({"user": ada.user, "records": true, "why": "a test"});
+    for (id, is_deleted, action, body) in [
+        ("note/gone", true, "erase:record", record("note/gone")),
+        ("note/there", false, "erase:record", record("note/there")),
+        ("note/hers", false, "erase:user", user),
+    ] {
+        let saving = save(&ada, json!({"_id": id, "text": CANARY}));
+        let asked = worker.expect_request("note_beforeSave");
+        worker.answer_record(&asked, &json!({}));
+        saving.join().unwrap().result();
+        let versions = master.call("history:list", json!({"record": id})).result();
+        let position = &versions["versions"][0]["position"];
+        if is_deleted {
+            let deleted = ada.call("record:delete", json!({"ids": [id]}));
+            deleted.result();
+        }
+        let body_of_restore = json!({"record": id, "as_of": position});
+        let restoring = call(&master, "history:restore", body_of_restore);
+        let asked = worker.expect_request("note_beforeSave");
+        let erased = master.call(action, body).result();
+        assert_eq!(erased["finished"], true, "{erased}");
+        worker.answer_record(&asked, &json!({}));
+        let refused = restoring.join().unwrap();
+        assert_eq!(refused.code(), 110, "{}", refused.json());
+        let fetched = master.call("record:fetch", json!({"ids": [id]})).result();
+        assert_eq!(fetched[0]["code"], 110, "{fetched}");
+    }
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
 }

@@ -266,6 +266,8 @@ impl Eraser {
         let erasure = Stream::Erasure(Uuid::now_v7());
         let num_events = request.positions.len();
         plan.push(erasure.clone(), 1, EventBody::ErasureRequested(request));
+        // What rests on the past of these is decided again.
+        plan.writes.extend(&reads);
         plan.reads.extend(reads);
         let done = commit(&self.env.log, plan, position, context).await?;
         Ok(done.map(|commit| Erased {

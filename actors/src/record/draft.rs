@@ -126,7 +126,7 @@ fn update(item: &SaveItem, stored: &Record, at: DraftContext<'_>) -> Result<Reco
     merge(&mut record, item, at);
     let default = at.definition.default_access.as_ref();
     record.access = match &item.restored {
-        Some(past) => past.access.clone(),
+        Some(past) => past.record.access.clone(),
         None => item.access.after(Some(stored), default),
     };
     record.updated_at = at.now;
@@ -148,7 +148,7 @@ fn create(item: &SaveItem, at: DraftContext<'_>) -> Result<Record, ApiError> {
         ));
     }
     let mut record = create_unchecked(item, at);
-    if let Some(past) = &item.restored {
+    if let Some(past) = item.restored.as_ref().map(|it| &it.record) {
         if !at.caller.may(Level::Write, past) {
             return Err(no_permission());
         }

@@ -286,12 +286,13 @@ pub async fn restored(
         return Err(no_permission());
     }
     let mut walk = Walk::begin(env, &command.id, position).await?;
+    let then = walk.record().cloned();
     // What it was then, under the names that its fields have now.
     walk.keep_up(env, env.applied.position()).await?;
-    let past = walk.into_record().ok_or_else(|| {
+    let (Some(then), Some(past)) = (then, walk.into_record()) else {
         let message = format!("{} did not exist at position {position}", command.id);
-        ApiError::new(Code::ResourceNotFound, message)
-    })?;
+        return Err(ApiError::new(Code::ResourceNotFound, message));
+    };
     let (_, now) = env.load_head(&command.id).await?;
     let definition = env.definition(&command.id.record_type);
     let is_number = |name: &String| definition.fields.get(name) == Some(&FieldType::Sequence);
@@ -312,9 +313,39 @@ pub async fn restored(
         id: command.id.clone(),
         access: ItemAccess::Kept,
         fields,
-        restored: Some(Arc::new(past)),
+        restored: Some(Arc::new(Restored {
+            record: past,
+            then,
+            position,
+        })),
     };
     Ok((item, database))
+}
+
+/// An earlier state of a record, which is saved again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Restored {
+    /// The state, under the present names of its fields.
+    pub record: Record,
+    /// The same, under the names of then.
+    then: Record,
+    position: u64,
+}
+
+impl Restored {
+    /// Refuses to save it if some of it has been erased since it was read.
+    ///
+    /// # Errors
+    /// 110; the store or the log cannot be read.
+    pub async fn check(&self, env: &RecordEnv) -> Result<(), ApiError> {
+        let id = &self.then.id;
+        let walk = Walk::begin(env, id, self.position).await?;
+        if walk.record() == Some(&self.then) {
+            return Ok(());
+        }
+        let message = format!("{id} has been erased");
+        Err(ApiError::new(Code::ResourceNotFound, message))
+    }
 }
 
 /// Returns the position from which a caller may see a record's history, and the record as it is

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use super::history::Restored;
 use super::past::Moment;
 use crate::context::RequestContext;
 
@@ -30,7 +31,7 @@ pub struct SaveItem {
     pub fields: Fields,
     /// The earlier state that it restores, if any: its access list and, if the record no longer
     /// exists, its owner and creation.
-    pub restored: Option<Arc<Record>>,
+    pub restored: Option<Arc<Restored>>,
 }
 
 /// What a save says about a record's access list. A new record without one gets its type's default.

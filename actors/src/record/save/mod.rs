@@ -128,6 +128,7 @@ async fn attempt(saving: &Saving<'_>) -> Result<Outcome<Saved>, ApiError> {
     } else {
         heads
     };
+    refuse_erased_past(env, command, &mut drafts).await;
     let mut inputs = load_inputs(env, &drafts, &heads).await?;
     inputs.are_numbers_given = command
         .items
@@ -227,6 +228,18 @@ async fn refuse_erased(env: &RecordEnv, drafts: &mut Drafts) -> Result<(), ApiEr
         }
     }
     Ok(())
+}
+
+/// Refuses to restore what was erased while the hooks ran.
+async fn refuse_erased_past(env: &RecordEnv, command: &SaveRecords, drafts: &mut Drafts) {
+    for (item, slot) in command.items.iter().zip(drafts) {
+        let restored = item.as_ref().ok().and_then(|item| item.restored.as_ref());
+        if let (Some(restored), Ok(draft)) = (restored, &slot)
+            && let Err(error) = restored.check(env).await
+        {
+            *slot = Err(failed(&draft.record.id, error));
+        }
+    }
 }
 
 /// Returns the user whose record a draft creates, if it does.
