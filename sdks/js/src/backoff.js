@@ -11,6 +11,12 @@ const RESTART = 1012;
 const PROTOCOL_ERROR = 4002;
 const FIRST_MS = 1000;
 const LONGEST_MS = 30_000;
+/**
+ * The server keeps a lost session for some seconds only, and clients wait for a plugin that is away:
+ * in the first minute pauses are no longer than this.
+ */
+const LONGEST_AT_FIRST_MS = 2000;
+const AT_FIRST_MS = 60_000;
 /** After a restart the workers spread, so that they do not all come at once. */
 const SPREAD_PER_WORKER_MS = 20;
 const LONGEST_SPREAD_MS = 5000;
@@ -36,6 +42,8 @@ export class Backoff {
   #limit = FIRST_MS;
   /** How much longer the server is taken to be restarting. */
   #restartMs = 0;
+  /** How long the server has been away. */
+  #waitedMs = 0;
   /** How many workers reconnect after the server has restarted, if it has said so. */
   numWorkers;
 
@@ -46,6 +54,7 @@ export class Backoff {
   reset() {
     this.#limit = FIRST_MS;
     this.#restartMs = 0;
+    this.#waitedMs = 0;
     this.numWorkers = undefined;
   }
 
@@ -70,7 +79,9 @@ export class Backoff {
       return pause;
     }
     const pause = this.#random() * this.#limit;
-    this.#limit = Math.min(2 * this.#limit, LONGEST_MS);
+    this.#waitedMs += pause + asked;
+    const longest = this.#waitedMs < AT_FIRST_MS ? LONGEST_AT_FIRST_MS : LONGEST_MS;
+    this.#limit = Math.min(2 * this.#limit, longest);
     return pause + asked;
   }
 

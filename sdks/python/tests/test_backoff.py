@@ -9,12 +9,19 @@ from skytrail.backoff import LONGEST, SLOWLY, Backoff, Ending, retry_after
 class Pauses(unittest.TestCase):
     def test_pauses_grow_to_a_limit_and_are_never_the_same(self) -> None:
         backoff = Backoff(random.Random(1))
-        for limit in (1, 2, 4, 8, 16, 30, 30):
+        waited = 0.0
+        self.assertEqual(backoff.limit, 1)
+        while waited < 60:
+            pause = backoff.pause(Ending())
+            self.assertLessEqual(pause, 2)
+            waited += pause
+        for limit in (4, 8, 16, 30, 30):
             self.assertEqual(backoff.limit, limit)
             self.assertLessEqual(backoff.pause(Ending()), limit)
         self.assertGreater(len({backoff.pause(Ending()) for _ in range(50)}), 40)
         backoff.reset()
         self.assertLessEqual(backoff.pause(Ending()), 1)
+        self.assertEqual(backoff.limit, 2)
 
     def test_a_wrong_key_and_a_broken_protocol_are_not_tried_again_soon(self) -> None:
         backoff = Backoff()

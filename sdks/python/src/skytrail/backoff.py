@@ -15,6 +15,10 @@ TOO_MANY_WORKERS = 1013
 
 FIRST = 1.0
 LONGEST = 30.0
+# The server keeps a lost session for some seconds only, and clients wait for a plugin that is away: in
+# the first minute pauses are no longer than this.
+LONGEST_AT_FIRST = 2.0
+AT_FIRST = 60.0
 # After a restart the workers spread, so that they do not all come at once.
 SPREAD_PER_WORKER = 0.02
 LONGEST_SPREAD = 5.0
@@ -66,11 +70,14 @@ class Backoff:
     """How many workers reconnect after the server has restarted, if it has said so."""
     restarting: float = 0.0
     """How much longer the server is taken to be restarting."""
+    waited: float = 0.0
+    """How long the server has been away."""
 
     def reset(self) -> None:
         self.limit = FIRST
         self.num_workers = None
         self.restarting = 0.0
+        self.waited = 0.0
 
     def pause(self, ending: Ending) -> float:
         """Returns how many seconds to wait before the next attempt."""
@@ -88,7 +95,9 @@ class Backoff:
             self.restarting -= pause
             return pause
         pause = self.dice.uniform(0, self.limit)
-        self.limit = min(2 * self.limit, LONGEST)
+        self.waited += pause + asked
+        longest = LONGEST_AT_FIRST if self.waited < AT_FIRST else LONGEST
+        self.limit = min(2 * self.limit, longest)
         return pause + asked
 
     @property
