@@ -1,5 +1,9 @@
 //! A start that upgrades a store while others use its tables.
 
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
 use super::{PLACES_OF_BEFORE, World};
 use crate::support::eventually;
 use crate::support::postgres::{Database, Postgres};
@@ -123,4 +127,42 @@ fn a_start_gets_its_turn_among_writers_that_relieve_each_other() {
     world.ada = world.ada.at(&world.server);
     world.settled();
     assert_eq!(world.fetch("bill/0")["text"], "sql");
+}
+
+/// Meanwhile, SQL writes to tables of which some are upgraded and others are not.
+#[test]
+fn a_start_that_is_killed_in_its_upgrade_is_made_up_for() {
+    let mut world = World::of_before();
+    let delete_and_insert = |table: &str, key: &str| {
+        format!(
+            "DELETE FROM {table} WHERE _id = '{key}'; \
+             INSERT INTO {table} (_id, _database_id, _owner_id, _created_at, _updated_at) \
+             VALUES ('{key}', '', 'ada', now(), now())"
+        )
+    };
+    let places = world.places();
+    let writer = world.session("BEGIN; UPDATE bill SET text = 'sql' WHERE _id = '0'");
+    world
+        .server
+        .start_and_kill_after("serve", Duration::from_secs(4));
+    let kept = "SELECT count(*) FROM pg_trigger \
+        WHERE tgname = '_keep_place' AND tgrelid = 'bill'::regclass";
+    assert_eq!(world.sql(kept), "0\n");
+    drop(writer);
+    for (table, key) in [("note", "1"), ("bill", "1")] {
+        world.sql(&format!("BEGIN; {}; COMMIT", delete_and_insert(table, key)));
+    }
+    world.server.restart();
+    world.ada = world.ada.at(&world.server);
+    world.master = world.master.at(&world.server);
+    world.settled();
+    assert_eq!(world.fetch("bill/1")["text"], Json::Null);
+    assert_eq!(world.fetch("note/1")["bill"], Json::Null);
+    world.sql(&format!(
+        "BEGIN; {}; COMMIT",
+        delete_and_insert("bill", "0")
+    ));
+    world.settled();
+    assert_eq!(world.places(), places);
+    world.assert_rebuilt_alike();
 }
