@@ -149,8 +149,8 @@ impl Socket {
                         Err(Some(fault)) => return DisconnectReason::Closed(Some(fault.reason(MAX_MESSAGE_BYTES))),
                         Err(None) => return DisconnectReason::Gone,
                     };
-                    if let Err(refused) = self.react(&text).await
-                        && let Some(leaving) = self.say(refused).await
+                    if let Some(answer) = self.react(&text).await
+                        && let Some(leaving) = self.say(answer).await
                     {
                         return leaving;
                     }
@@ -183,20 +183,20 @@ impl Socket {
         }
     }
 
-    /// Carries out a message; errors are returned as a frame.
-    async fn react(&self, text: &str) -> Result<(), String> {
+    /// Carries out a message; returns the frame that answers it, if any.
+    async fn react(&self, text: &str) -> Option<String> {
         let mut name = None;
-        self.obey(text, &mut name).await.map_err(|error| {
-            let error = error.to_wire();
-            let frame = match name {
-                Some(name) => json!({"id": name, "event": "error", "error": error}),
-                None => json!({"event": "error", "error": error}),
-            };
-            frame.to_string()
-        })
+        let frame = match (self.obey(text, &mut name).await, name) {
+            (Ok(answer), _) => answer?,
+            (Err(error), Some(name)) => {
+                json!({"id": name, "event": "error", "error": error.to_wire()})
+            }
+            (Err(error), None) => json!({"event": "error", "error": error.to_wire()}),
+        };
+        Some(frame.to_string())
     }
 
-    async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<(), ApiError> {
+    async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<Option<Json>, ApiError> {
         let services = &self.services;
         let limits = &services.settings.limits;
         limits.check_json(text.as_bytes())?;
@@ -205,13 +205,17 @@ impl Socket {
         let Json::Object(body) = body else {
             return Err(bad("expected an object"));
         };
+        let action = body.get("action").and_then(Json::as_str);
+        if action == Some("live:ping") {
+            return Ok(Some(json!({"event": "pong"})));
+        }
         let name = body.get("id").and_then(Json::as_str).unwrap_or_default();
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             let text = format!("id must be a string of 1 to {MAX_NAME_BYTES} bytes");
             return Err(ApiError::invalid_argument(text, &["id"]));
         }
         *named = Some(name.to_owned());
-        match body.get("action").and_then(Json::as_str) {
+        match action {
             Some("live:subscribe") => {
                 let checked = self.shown.pass(services, &body).await?;
                 let query = read_query(services, &body, checked.scope)?;
@@ -222,17 +226,18 @@ impl Socket {
                         query,
                         from: read_from(&body)?,
                     },
-                )
+                )?;
+                Ok(None)
             }
             Some("live:unsubscribe") => {
                 if services.live.unsubscribe(self.id, name) {
-                    return Ok(());
+                    return Ok(None);
                 }
                 let text = format!("there is no live query {name:?}");
                 Err(ApiError::invalid_argument(text, &["id"]))
             }
             _ => {
-                let text = "action must be live:subscribe or live:unsubscribe";
+                let text = "action must be live:subscribe, live:unsubscribe or live:ping";
                 Err(ApiError::invalid_argument(text, &["action"]))
             }
         }

@@ -3,6 +3,7 @@
 mod costly;
 mod erased;
 mod history;
+mod javascript;
 mod let_go;
 pub mod listener;
 mod refused;
@@ -15,7 +16,8 @@ use serde_json::{Value as Json, json};
 use self::listener::{Followed, Listener, TIMEOUT};
 use self::stream::Stream;
 use crate::support::client::Client;
-use crate::support::server::TestServer;
+use crate::support::server::{MASTER_KEY, TestServer};
+use crate::support::socket::{Incoming, Socket};
 
 fn path(name: &str) -> Json {
     json!({"$type": "keypath", "$val": name})
@@ -284,4 +286,22 @@ fn a_restart_is_an_absence_like_any_other() {
     query["from"] = 1_000_000.into();
     let after = listener.subscribe("r", query);
     assert_eq!((after.num_resets, after.records.len()), (1, 3));
+}
+
+/// Pages cannot ping as programs do.
+#[test]
+fn a_page_can_ask_whether_its_connection_works() {
+    let server = TestServer::start();
+    let key = [("X-Skygear-API-Key".to_owned(), MASTER_KEY.to_owned())];
+    let mut socket = Socket::open(server.address(), "/live", &key).unwrap();
+    for ping in [
+        json!({"action": "live:ping"}),
+        json!({"action": "live:ping", "id": 7}),
+    ] {
+        socket.send(&ping.to_string());
+        let Incoming::Text(text) = socket.receive(TIMEOUT) else {
+            panic!("{:?}", socket.close_reason());
+        };
+        assert_eq!(text, json!({"event": "pong"}).to_string());
+    }
 }

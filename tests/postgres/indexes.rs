@@ -28,6 +28,8 @@ fn queries_and_people_get_their_indexes_while_others_write() {
         assert!(output.status.success(), "{output:?}");
         said
     };
+    // The command asks the store.
+    assert!(!ada.query("note", json!(null)).is_empty());
     assert!(index(&["declare", "note", "n"]).contains("to be built, declared"));
     let mut number = 0_u32;
     let listed = eventually("both indexes are there", || {

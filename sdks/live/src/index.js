@@ -1,0 +1,1 @@
+export { LiveClient } from './client.js';
