@@ -7,9 +7,11 @@ const MAX_QUERY_BYTES = 1 << 20;
 const IDLE_MS = 5000;
 /** A connection that takes longer to open never will. */
 const OPENING_MS = 15_000;
-/** How often the server is asked whether the connection still works, and how long for an answer. */
+/** How long a connection is silent before the server is asked whether it still works. */
 const PING_MS = 25_000;
+/** How long the answer may take; longer each time, because a long frame over a slow network looks like silence. */
 const PONG_MS = 10_000;
+const LONGEST_PONG_MS = 120_000;
 /** The server rejects the client, which would be rejected again. */
 const REJECTED = 1008;
 
@@ -30,10 +32,17 @@ export class LiveClient {
   /** When a socket is opened, given up or closed, and when a ping is due or its answer is late. */
   #timer;
   #pinging;
+  #pongMs = PONG_MS;
   /** What the server has said of the connection itself. */
   #refusal;
   #goOnline = () => this.#retry();
   #goOffline = () => this.#socket && this.#lost(this.#socket);
+  /** A page that was asleep for hours finds out soon what has become of its connection. */
+  #comeBack = () => {
+    if (globalThis.document.visibilityState !== 'visible') return;
+    this.#retry();
+    if (this.#state === 'live') this.#ping(this.#socket);
+  };
 
   constructor({ url, apiKey, accessToken, onSessionOver, WebSocket = globalThis.WebSocket }) {
     if (!WebSocket) throw new TypeError('there is no WebSocket here: name one, such as that of ws');
@@ -47,6 +56,7 @@ export class LiveClient {
     // Neither Node nor React Native has these.
     globalThis.addEventListener?.('online', this.#goOnline);
     globalThis.addEventListener?.('offline', this.#goOffline);
+    globalThis.document?.addEventListener('visibilitychange', this.#comeBack);
   }
 
   /** 'idle' without queries, 'connecting', 'live', 'waiting' to try again, or 'over'. */
@@ -63,10 +73,12 @@ export class LiveClient {
 
   /** Follows a query, which has the parameters of `record:query`. */
   query(parameters, options = {}) {
-    if (new TextEncoder().encode(JSON.stringify(parameters)).length > MAX_QUERY_BYTES - 1024) {
+    const text = JSON.stringify(parameters);
+    if (new TextEncoder().encode(text).length > MAX_QUERY_BYTES - 1024) {
       throw new RangeError('the query is too large');
     }
-    const followed = new Followed(parameters, options, (it) => this.#leave(it));
+    // A copy: what the caller changes later is no part of the query.
+    const followed = new Followed(JSON.parse(text), options, (it) => this.#leave(it));
     this.#queries.add(followed);
     if (this.#state === 'live') this.#ask(followed);
     else if (this.#state === 'over') followed.fail(this.#refusal);
@@ -90,6 +102,7 @@ export class LiveClient {
     this.#end();
     globalThis.removeEventListener?.('online', this.#goOnline);
     globalThis.removeEventListener?.('offline', this.#goOffline);
+    globalThis.document?.removeEventListener('visibilitychange', this.#comeBack);
     for (const followed of [...this.#queries]) followed.close();
     this.#become('idle');
   }
@@ -207,10 +220,16 @@ export class LiveClient {
   /** Asks from time to time whether the server is still there: pages learn that of no socket. */
   #pingLater(socket) {
     clearTimeout(this.#pinging);
+    this.#pinging = setTimeout(() => this.#ping(socket), PING_MS);
+  }
+
+  #ping(socket) {
+    clearTimeout(this.#pinging);
+    socket.send(JSON.stringify({ action: 'live:ping' }));
     this.#pinging = setTimeout(() => {
-      socket.send(JSON.stringify({ action: 'live:ping' }));
-      this.#pinging = setTimeout(() => this.#lost(socket), PONG_MS);
-    }, PING_MS);
+      this.#pongMs = Math.min(2 * this.#pongMs, LONGEST_PONG_MS);
+      this.#lost(socket);
+    }, this.#pongMs);
   }
 
   #become(state) {

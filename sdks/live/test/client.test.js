@@ -154,6 +154,34 @@ test('a connection that is silent is asked, and left if there is no answer', () 
   assert.equal(Socket.last.open().asked().from, 6);
 });
 
+test('a page that is looked at again asks at once, and a slow network gets more time', (t) => {
+  globalThis.document = { visibilityState: 'hidden', addEventListener: (_, it) => { globalThis.shown = it; } };
+  t.after(() => { delete globalThis.document; delete globalThis.shown; });
+  const { socket } = following();
+  globalThis.shown();
+  assert.equal(socket.asked('live:ping'), undefined);
+  globalThis.document.visibilityState = 'visible';
+  globalThis.shown();
+  assert.deepEqual(socket.asked('live:ping'), { action: 'live:ping' });
+  pass(10_000);
+  assert(socket.isClosed);
+  globalThis.shown();
+  const again = Socket.last.open();
+  assert.notEqual(again, socket);
+  pass(25_000);
+  pass(19_999);
+  assert(!again.isClosed, 'it may be a long frame');
+  pass(1);
+  assert(again.isClosed);
+});
+
+test('what the caller changes later is no part of the query', () => {
+  const parameters = { record_type: 'note', predicate: ['eq', 1, 1] };
+  start().query(parameters);
+  parameters.predicate.push('more');
+  assert.deepEqual(Socket.last.open().asked().predicate, ['eq', 1, 1]);
+});
+
 test('if an error passes, the query is asked again after the time that it names', () => {
   const { client, query, socket } = following();
   const error = { code: 10002, message: 'away', info: { retry_after_ms: 1000 } };
