@@ -6,8 +6,8 @@
 #   tests/run.sh NAME …      the set-up, and only the tests whose names contain NAME
 #
 # Needs Rust, and on Debian permission to install packages if any are missing (node, python,
-# chromium and others). Everything else is installed into tests/node/node_modules, node_modules of the
-# JavaScript packages in sdks, .venv and .venv-s3. The last line gives the number of tests that passed,
+# chromium and others). Everything else is installed into tests/node/node_modules,
+# sdks/js/node_modules, .venv and .venv-s3. The last line gives the number of tests that passed,
 # failed, and were skipped because this machine lacks something (such as permission to mount a file
 # system). The output of failed tests is repeated before it. The exit code is 0 only if none failed.
 # Tests that have not ended after SKYTRAIL_TEST_MINUTES (by default 60, builds included) have failed.
@@ -50,15 +50,23 @@ install_packages() {
         "${missing[@]}"
 }
 
-# What a folder's lock file names: the published v1 client, and what our packages' own tests need.
+# The published v1 client, in exactly the version of the lock file.
 install_node_packages() {
-    local folder=$1 stamp=$1/node_modules/.package-lock.json
-    [ "$stamp" -nt "$folder/package-lock.json" ] && return
-    say "installing npm packages of $folder"
-    npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
+    local stamp=tests/node/node_modules/.package-lock.json
+    [ "$stamp" -nt tests/node/package-lock.json ] && return
+    say "installing npm packages"
+    npm ci --prefix tests/node --ignore-scripts --no-audit --no-fund --loglevel=error
     touch "$stamp"
 }
 
+# The dependencies of the JavaScript SDK's own tests.
+install_js_sdk() {
+    local stamp=sdks/js/node_modules/.package-lock.json
+    [ "$stamp" -nt sdks/js/package-lock.json ] && return
+    say "installing npm packages of sdks/js"
+    npm ci --prefix sdks/js --ignore-scripts --no-audit --no-fund --loglevel=error
+    touch "$stamp"
+}
 
 install_python_packages() {
     local wanted=tests/python/requirements.txt bare=tests/python/no-deps.txt
@@ -149,12 +157,12 @@ run_tests() {
     failed=$((failed + bad))
 }
 
-# Runs a JavaScript package's tests, and adds up node's results.
-test_node_package() {
+# Runs the JavaScript SDK's tests, and adds up node's results.
+test_js_sdk() {
     local log
     log=$(mktemp)
-    say "node --test $1"
-    (cd "$1" && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
+    say "node --test sdks/js"
+    (cd sdks/js && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
     grep -A 20 '^not ok' "$log" >>"$failures" || true
     # A run that was cut short reports nothing, and counts as failed.
     tap() { sed -n "s/^# $1 //p" "$log" | grep . || echo "$2"; }
@@ -165,7 +173,8 @@ test_node_package() {
 }
 
 install_packages
-for folder in tests/node sdks/js sdks/live; do install_node_packages "$folder"; done
+install_node_packages
+install_js_sdk
 install_python_packages
 install_s3
 [ "${1:-}" = --setup ] && exit
@@ -173,8 +182,7 @@ install_s3
 if [ $# -eq 0 ]; then
     check cargo fmt --all --check
     check cargo clippy --workspace --all-targets --quiet -- -D warnings
-    test_node_package sdks/js
-    test_node_package sdks/live
+    test_js_sdk
 fi
 run_tests "$@"
 cat "$failures"

@@ -3,7 +3,6 @@
 mod costly;
 mod erased;
 mod history;
-mod javascript;
 mod let_go;
 pub mod listener;
 mod refused;

@@ -1,1 +1,0 @@
-export { LiveClient } from './client.js';
