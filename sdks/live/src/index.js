@@ -1,0 +1,3 @@
+export { LiveClient } from './client.js';
+export { LiveError } from './error.js';
+export { LiveQuery } from './query.js';
