@@ -152,6 +152,8 @@ export class LiveClient {
       feed.interrupt();
       this.#full.add(feed);
       feed.timer = setTimeout(() => feed.interrupt(new LiveError(error)), FULL_MS);
+      // A place can have become free while the error was on its way.
+      if (this.#asked.size < limit.max) this.#askNext();
     } else {
       feed.interrupt(new LiveError(error));
       this.#askNext();

@@ -365,6 +365,18 @@ test('a query above the limit waits for a place', (t) => {
   assert.equal(server.socket.asked.length, 5);
 });
 
+test('a place that becomes free while a query is refused for the lack of it is used', (t) => {
+  const server = follow(t);
+  const room = server.client.query(ROOMS);
+  listen(room);
+  const { id } = server.socket.last;
+  server.query.close();
+  server.socket.say({ id, event: 'error', error: failure(108, { limit: { name: 'LIVE_MAX_SUBSCRIPTIONS', max: 1 } }) });
+  answer(server, [], 9);
+  assert.equal(server.socket.asked.length, 3);
+  assert.equal(room.snapshot().isReady, true);
+});
+
 test('a query that is too long is not sent, or not again', (t) => {
   const server = follow(t);
   const long = server.client.query({ record_type: 'note', predicate: ['in', 'x'.repeat(400_000)] });

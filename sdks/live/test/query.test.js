@@ -22,7 +22,7 @@ function follow(t, options) {
     server.pass();
   };
   const back = () => {
-    server.pass(1000);
+    server.client.wake();
     server.socket.open();
     return server.socket.last;
   };
@@ -132,11 +132,14 @@ test('a reset brings the result anew', (t) => {
   // Lost in the middle, there is nothing to continue from.
   lose();
   assert.equal('from' in back(), false);
-  say({ event: 'result', records: [note(4), note(3, { stars: 1 }), note(2)] }, { ...READY, position: 9 });
+  say({ event: 'result', records: [note(4), note(3, { stars: 1 }), note(2)] }, { ...READY, position: 9, timeline: 'u' });
   // What stays keeps its place, and what is equal is the same object.
   assert.equal(ids(query.snapshot()), '2 3 4');
   assert.equal(query.snapshot().records[0], two);
   assert.deepEqual(heard.changes[1], { entered: [note(4)], changed: [note(3, { stars: 1 })], left: [note(1)] });
+  lose();
+  const { from, timeline } = back();
+  assert.deepEqual([from, timeline], [9, 'u']);
 });
 
 test('a reset can come at any time', (t) => {
