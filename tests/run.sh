@@ -6,10 +6,10 @@
 #   tests/run.sh NAME …      the set-up, and only the tests whose names contain NAME
 #
 # Needs Rust, and on Debian permission to install packages if any are missing (node, python,
-# chromium and others). Everything else is installed into tests/node/node_modules,
-# sdks/js/node_modules, .venv and .venv-s3. The last line gives the number of tests that passed,
-# failed, and were skipped because this machine lacks something (such as permission to mount a file
-# system). The output of failed tests is repeated before it. The exit code is 0 only if none failed.
+# chromium and others). Everything else is installed into the node_modules of tests/node, sdks/js and
+# sdks/live, .venv and .venv-s3. The last line gives the number of tests that passed, failed, and were
+# skipped because this machine lacks something (such as permission to mount a file system). The output
+# of failed tests is repeated before it. The exit code is 0 only if none failed.
 # Tests that have not ended after SKYTRAIL_TEST_MINUTES (by default 60, builds included) have failed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -59,13 +59,16 @@ install_node_packages() {
     touch "$stamp"
 }
 
-# The dependencies of the JavaScript SDK's own tests.
-install_js_sdk() {
-    local stamp=sdks/js/node_modules/.package-lock.json
-    [ "$stamp" -nt sdks/js/package-lock.json ] && return
-    say "installing npm packages of sdks/js"
-    npm ci --prefix sdks/js --ignore-scripts --no-audit --no-fund --loglevel=error
-    touch "$stamp"
+# The dependencies of the JavaScript packages and of their own tests.
+install_js_sdks() {
+    local sdk stamp
+    for sdk in sdks/js sdks/live; do
+        stamp=$sdk/node_modules/.package-lock.json
+        [ "$stamp" -nt "$sdk/package-lock.json" ] && continue
+        say "installing npm packages of $sdk"
+        npm ci --prefix "$sdk" --ignore-scripts --no-audit --no-fund --loglevel=error
+        touch "$stamp"
+    done
 }
 
 install_python_packages() {
@@ -157,12 +160,12 @@ run_tests() {
     failed=$((failed + bad))
 }
 
-# Runs the JavaScript SDK's tests, and adds up node's results.
+# Runs the tests of a JavaScript package, and adds up node's results.
 test_js_sdk() {
-    local log
+    local sdk=$1 log
     log=$(mktemp)
-    say "node --test sdks/js"
-    (cd sdks/js && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
+    say "node --test $sdk"
+    (cd "$sdk" && node --test --test-reporter=tap test/*.test.js) >"$log" 2>&1 || true
     grep -A 20 '^not ok' "$log" >>"$failures" || true
     # A run that was cut short reports nothing, and counts as failed.
     tap() { sed -n "s/^# $1 //p" "$log" | grep . || echo "$2"; }
@@ -174,7 +177,7 @@ test_js_sdk() {
 
 install_packages
 install_node_packages
-install_js_sdk
+install_js_sdks
 install_python_packages
 install_s3
 [ "${1:-}" = --setup ] && exit
@@ -182,7 +185,8 @@ install_s3
 if [ $# -eq 0 ]; then
     check cargo fmt --all --check
     check cargo clippy --workspace --all-targets --quiet -- -D warnings
-    test_js_sdk
+    test_js_sdk sdks/js
+    test_js_sdk sdks/live
 fi
 run_tests "$@"
 cat "$failures"

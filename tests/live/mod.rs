@@ -3,6 +3,7 @@
 mod costly;
 mod erased;
 mod history;
+mod javascript;
 mod let_go;
 pub mod listener;
 mod refused;

@@ -19,10 +19,10 @@ export class Backoff {
 
   /**
    * Returns the next pause after a connection that was open for so long. Only one that has lasted
-   * counts as a success: a server can accept connections and end them at once.
+   * longer than the pause counts as a success: a server can accept connections and end them at once.
    */
   pauseMs(openMs) {
-    if (openMs > LONGEST_MS) this.reset();
+    if (openMs > this.#pause) this.reset();
     const pause = this.#pause * (0.5 + this.#random());
     this.#pause = Math.min(2 * this.#pause, LONGEST_MS);
     return pause;

@@ -29,8 +29,8 @@ export class Connection {
     this.#handlers = handlers;
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => this.#heard(data);
-    // The end follows, and says as much. Without a handler, `ws` would throw.
-    socket.onerror = () => {};
+    // The close follows and says more, except that node's first sockets do not close if they never opened.
+    socket.onerror = () => this.isOpen || this.#ended({});
     socket.onclose = ({ code }) => this.#ended({ code });
     this.#timer = setTimeout(() => this.#ended({}), OPEN_MS);
   }
@@ -56,7 +56,8 @@ export class Connection {
     this.isOpen = false;
     clearTimeout(this.#timer);
     // Not waited for: without a network, the socket takes minutes to close.
-    socket.onopen = socket.onmessage = socket.onclose = () => {};
+    // Without a handler for errors, `ws` would throw.
+    socket.onopen = socket.onmessage = socket.onerror = socket.onclose = () => {};
     socket.close();
   }
 
