@@ -15,6 +15,7 @@ WORKDIR /plugin
 COPY sdks/python sdks/python
 RUN --mount=type=cache,target=/root/.cache/pip pip install ./sdks/python
 COPY examples/chat examples/chat
+COPY sdks/live/src sdks/live/src
 COPY examples/compose examples/compose
 RUN useradd --system --uid 10002 plugin
 USER plugin

@@ -168,6 +168,11 @@ def page():
     return Path(__file__).parent / "page"
 
 
+@plugin.static_assets("chat/live")
+def live_queries():
+    return Path(__file__).parents[2] / "sdks" / "live" / "src"
+
+
 @plugin.handler("chat", method=["GET"])
 def show_page(request):
     return Response("", 302, {"Location": "/static/chat/index.html"})

@@ -17,19 +17,6 @@ fn start_plugin(server: &TestServer) -> Program {
 }
 
 #[test]
-fn frames_of_an_ended_query_are_not_taken_for_those_of_the_next() {
-    let folder = tempfile::tempdir().unwrap();
-    let ran = bounded("node")
-        .arg(repository("tests/node/chat/socket.mjs"))
-        .arg(folder.path())
-        .arg(repository("examples/chat/page"))
-        .output()
-        .unwrap();
-    let wrong = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{wrong}");
-}
-
-#[test]
 fn two_people_chat_and_their_messages_survive_a_kill() {
     let mut server = TestServer::with(&[("PLUGINS", "CHAT")]);
     let plugin = start_plugin(&server);

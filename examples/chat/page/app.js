@@ -1,8 +1,9 @@
 // The page: signing in and out, the rooms, and one room at a time.
 
+import { LiveClient } from './live/index.js';
 import { Room } from './room.js';
 import { Server, field, instant, newId } from './server.js';
-import { Channels, LiveQueries } from './socket.js';
+import { Channels } from './socket.js';
 import { Unread } from './unread.js';
 import { showMessages, showRooms, showTyping } from './view.js';
 
@@ -51,26 +52,19 @@ function enter(session) {
   at('#welcome').hidden = true;
   at('#chat').hidden = false;
   at('#title').focus();
-  live = new LiveQueries(apiKey, session.token, { changed: connected, ended: end });
+  live = new LiveClient({ apiKey, accessToken: session.token, onSessionOver: end });
+  live.subscribe(connected);
   channels = new Channels(apiKey, connected);
-  live.follow('rooms', { record_type: 'room' }, {
-    result: (found) => {
-      const ids = new Set(found.map(({ _id: id }) => id));
-      for (const id of rooms.keys()) if (!ids.has(id)) rooms.delete(id);
-      found.forEach(add);
-    },
-    take: add,
-    drop: (id) => { rooms.delete(id); show(); },
-    failed: (error) => { at('#new-room .problem').textContent = error.message; },
+  const all = live.query({ record_type: 'room' });
+  all.onChange(({ entered, changed, left }) => {
+    for (const { _id: id } of left) rooms.delete(id);
+    [...entered, ...changed].forEach(add);
+    show();
   });
+  all.subscribe(({ error }) => { if (error) at('#new-room .problem').textContent = error.message; });
   // Includes what is read in another tab, or on another device.
-  const mine = { record_type: 'reading', predicate: ['eq', field('_owner_id'), me] };
-  live.follow('my readings', mine, {
-    result: (found) => found.forEach(noteReading),
-    take: noteReading,
-    drop: () => {},
-    failed: console.warn,
-  });
+  const mine = live.query({ record_type: 'reading', predicate: ['eq', field('_owner_id'), me] });
+  mine.onChange(({ entered, changed }) => [...entered, ...changed].forEach(noteReading));
 }
 
 at('#sign-out').addEventListener('click', async () => {
@@ -83,8 +77,9 @@ at('#sign-out').addEventListener('click', async () => {
 /** Handles the end of the session. What was written stays visible. */
 function end(refusal) {
   sessionStorage.removeItem(KEPT);
-  live?.end();
+  live?.close();
   channels?.end();
+  at('#connection').textContent = '';
   at('#ended').hidden = false;
   at('#ended span').textContent = `Your session has ended: ${refusal.message}`;
 }
@@ -196,7 +191,7 @@ async function older() {
 
 /** Handles that a socket is lost or back. */
 function connected() {
-  const isConnected = live?.isReady && channels?.isReady;
+  const isConnected = live?.state === 'live' && channels?.isReady;
   at('#connection').textContent = isConnected ? '' : 'Not connected. Trying again …';
   // Waiting messages are sent at once, and what the channels missed is asked for.
   if (!channels?.isReady) return;

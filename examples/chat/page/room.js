@@ -20,8 +20,13 @@ export class Room {
     /** The time up to which this person has read it, here or elsewhere. */
     this.readUntil = 0;
     this.hasOlder = false;
-    /** What is followed while the room is open: a query's name → the last place that was reported. */
-    this.followed = new Map();
+    /** Live queries, which are followed while the room is open, and continue where they were left. */
+    this.readings = null;
+    this.newest = null;
+    /** The ids of the messages that the latter had last. */
+    this.newestIds = new Set();
+    /** Ends what is followed. */
+    this.ends = [];
     this.update(record);
   }
 
@@ -44,57 +49,54 @@ export class Room {
   /** Follows the room from where it was left; the first time, from the newest messages on. */
   async enter(live) {
     this.live = live;
-    this.#follow('readers', { record_type: 'reading', predicate: this.#here() }, {
-      result: (readings) => { this.readers.clear(); readings.forEach((it) => this.#read(it)); this.changed(); },
-      take: (reading) => { this.#read(reading); this.changed(); },
-      drop: () => {},
-      failed: console.warn,
-    });
-    if (this.since) this.#followMessages();
-    else await this.#load(live);
+    this.readings ??= live.query({ record_type: 'reading', predicate: this.#here() });
+    this.ends.push(this.readings.subscribe(({ records }) => {
+      this.readers = new Map(records.map((it) => [it._ownerID, { name: it.name, until: instant(it.until.$date) }]));
+      this.changed();
+    }));
+    if (this.newest) this.#followNewest();
+    else await this.#load();
   }
 
   leave() {
-    for (const name of this.followed.keys()) {
-      this.followed.set(name, this.live.unfollow(`${name} of ${this.id}`));
-    }
     this.live = null;
+    for (const end of this.ends.splice(0)) end();
   }
 
-  #follow(name, query, follower) {
-    this.live.follow(`${name} of ${this.id}`, query, follower, this.followed.get(name));
-    this.followed.set(name, undefined);
-  }
-
-  async #load(live) {
+  async #load() {
+    const { live } = this;
     const found = await this.server.insist(() => this.#page());
+    // The user may have left the room and returned, or only left it.
+    if (this.newest) return;
     this.messages.clear();
     this.#older(found);
     // From the oldest message that is shown; everything, if there is none.
-    this.since = ['gte', field('_created_at'), date(found.at(-1)?._created_at ?? '1970-01-01T00:00:00Z')];
-    // The user may have left the room meanwhile.
-    if (this.live === live) this.#followMessages();
+    const since = date(found.at(-1)?._created_at ?? '1970-01-01T00:00:00Z');
+    const predicate = this.#here(['gte', field('_created_at'), since]);
+    this.newest = live.query({ record_type: 'message', predicate });
+    this.newestIds = new Set(this.messages.keys());
+    if (this.live === live) this.#followNewest();
   }
 
-  #followMessages() {
-    const isSince = ({ at }) => at >= instant(this.since[2].$date);
-    this.#follow('messages', { record_type: 'message', predicate: this.#here(this.since) }, {
-      result: (messages) => {
-        // The result is complete: what is not in it has been deleted.
-        const ids = new Set(messages.map(({ _id: id }) => id));
-        for (const message of this.list()) if (isSince(message) && !ids.has(message._id)) this.#drop(message._id);
-        messages.forEach((message) => this.#take(message));
-      },
-      take: (message) => this.#take(message),
-      drop: (id) => this.#drop(id),
-      failed: (error) => {
-        // There are more messages than the server follows: start again from the newest.
-        console.warn(error.message);
-        const { live } = this;
-        this.since = null;
-        setTimeout(() => { if (live && live === this.live) this.#load(live).catch(console.warn); }, PAUSE_MS);
-      },
-    });
+  #followNewest() {
+    const { live, newest } = this;
+    this.ends.push(newest.subscribe(({ records, isReady, error }) => {
+      if (isReady) this.#show(records);
+      if (!error || newest !== this.newest) return;
+      // There are more messages than the server follows: start again from the newest.
+      console.warn(error.message);
+      this.newest = null;
+      newest.close();
+      setTimeout(() => { if (live === this.live) this.#load().catch(console.warn); }, PAUSE_MS);
+    }));
+  }
+
+  /** Shows the result of the live query: what is no longer in it has been deleted. */
+  #show(records) {
+    const ids = new Set(records.map(({ _id: id }) => id));
+    for (const id of this.newestIds) if (!ids.has(id)) this.#drop(id);
+    this.newestIds = ids;
+    records.forEach((message) => this.#take(message));
   }
 
   /** Loads the page before the oldest message that is shown, one page at a time. */
@@ -133,12 +135,11 @@ export class Room {
   }
 
   #take(message) {
-    // A file's address differs each time: keep the known one, or its picture is loaded again.
-    if (this.messages.get(message._id)?._updated_at !== message._updated_at) {
-      this.messages.set(message._id, { ...message, at: instant(message._created_at) });
-      this.sorted = null;
-    }
     this.outbox.remove(message._id);
+    // A file's address differs each time: keep the known one, or its picture is loaded again.
+    if (this.messages.get(message._id)?._updated_at === message._updated_at) return;
+    this.messages.set(message._id, { ...message, at: instant(message._created_at) });
+    this.sorted = null;
     this.#typesNoMore(message._ownerID);
     this.changed();
   }
@@ -165,10 +166,6 @@ export class Room {
     await this.server.insist(() => this.server.save(note)).catch(console.warn);
     this.isNoting = false;
     this.changed();
-  }
-
-  #read({ _ownerID: user, name, until }) {
-    this.readers.set(user, { name, until: instant(until.$date) });
   }
 
   /** Returns the names of the others who have read a message. */
