@@ -76,6 +76,8 @@ export class Connection {
     } catch {
       return;
     }
+    // The connection goes on, so the last error was about a message that the server could not read.
+    if (this.#error) console.error(`live queries: ${this.#error.message}`);
     this.#error = frame.id === undefined && frame.event === 'error' ? frame.error : undefined;
     this.#handlers.heard(frame);
   }

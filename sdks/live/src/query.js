@@ -5,6 +5,9 @@ import { difference } from './result.js';
 /** A query that nobody listens to is followed for so much longer: pages replace one part by another. */
 const LINGER_MS = 1000;
 
+/** What arrives within a frame of the screen is shown together. A snapshot of a long result takes some milliseconds. */
+const FRAME_MS = 16;
+
 const UNKNOWN = { isReady: false, isStale: true, error: null, position: null };
 
 /** A query's result, which stays up to date while somebody listens. */
@@ -91,8 +94,7 @@ export class LiveQuery {
 
   #changed() {
     this.#belong();
-    // Not at once: what arrives together is shown together.
-    this.#publishing ??= setTimeout(() => this.#publish(), 0);
+    this.#publishing ??= setTimeout(() => this.#publish(), FRAME_MS);
   }
 
   #publish() {

@@ -152,12 +152,12 @@ class World {
     if (what < 20) log.act();
     else if (what < 45) open?.advance(dice);
     else if (what < 75) open?.deliver(1 + dice.below(6));
-    else if (what < 82) server.pass(dice.pick([0, 0, 1, 100, 700, 3000, 20_000]));
+    else if (what < 82) server.pass(dice.pick([1, 20, 100, 700, 3000, 20_000]));
     else if (what < 92) this.#openOrNot(opening);
     else if (what < 94) this.cut();
     else if (what < 97) this.#comeOrGo();
     else this.#beTrouble(dice, open);
-    if (dice.once(2)) server.pass(0);
+    if (dice.once(2)) server.pass();
   }
 
   /** What is rare. */
@@ -223,7 +223,7 @@ class World {
       // Each has so many events to tell at most.
       for (let n = 0; n < 3 * STEPS && this.open?.subscriptions.size; n += 1) this.open.advance(this.dice);
       this.open?.deliver(Infinity);
-      this.server.pass(0);
+      this.server.pass();
       if (others.every((it) => it.isCurrent())) return;
       this.server.pass(1000);
     }

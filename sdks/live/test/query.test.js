@@ -209,7 +209,8 @@ test('what nobody listens to is followed a little longer, and continues later', 
   assert.equal(socket.sent.length, 1);
   again.leave();
   heard.leave();
-  pass(1100);
+  pass(1000);
+  pass();
   assert.deepEqual(socket.sent[1], { action: 'live:unsubscribe', id: socket.last.id });
   assert.deepEqual([ids(query.snapshot()), query.snapshot().isStale], ['1', true]);
   // A frame that was on its way does not count.

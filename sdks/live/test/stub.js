@@ -78,8 +78,8 @@ export function start(t, options = {}) {
     client,
     sockets,
     states,
-    /** Lets time pass; with 0, what waits for the present turn to end is done. */
-    pass(ms = 0) {
+    /** Lets time pass; by default so much that what has arrived is shown. */
+    pass(ms = 16) {
       now += ms;
       t.mock.timers.tick(ms);
     },

@@ -69,8 +69,8 @@ export class LiveQuery<R = LiveRecord> {
   /** Returns the present snapshot: the same object until listeners are called again. */
   readonly snapshot: () => LiveSnapshot<R>;
   /**
-   * Calls a listener with the changes between snapshots. If records are known, its first call has
-   * them as `entered`, at once.
+   * Calls a listener with the changes between snapshots. Each listener begins with nothing: if
+   * records are known, its first call has them as `entered`, at once.
    */
   readonly onChange: (listener: (changes: LiveChanges<R>) => void) => Unsubscribe;
   /** Removes all listeners, and stops following at once. */
