@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use skytrail_actors::live::{Connected, EndReason, Ended, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
@@ -199,6 +200,7 @@ impl Socket {
     async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<Option<Json>, ApiError> {
         let services = &self.services;
         let limits = &services.settings.limits;
+        *named = name_in(text);
         limits.check_json(text.as_bytes())?;
         let bad = |text: &str| ApiError::new(Code::BadRequest, text);
         let body = json::from_str(text).map_err(|error| bad(&error.to_string()))?;
@@ -209,12 +211,10 @@ impl Socket {
         if action == Some("live:ping") {
             return Ok(Some(json!({"event": "pong"})));
         }
-        let name = body.get("id").and_then(Json::as_str).unwrap_or_default();
-        if name.is_empty() || name.len() > MAX_NAME_BYTES {
+        let Some(name) = named.as_deref() else {
             let text = format!("id must be a string of 1 to {MAX_NAME_BYTES} bytes");
             return Err(ApiError::invalid_argument(text, &["id"]));
-        }
-        *named = Some(name.to_owned());
+        };
         match action {
             Some("live:subscribe") => {
                 let checked = self.shown.pass(services, &body).await?;
@@ -242,6 +242,17 @@ impl Socket {
             }
         }
     }
+}
+
+/// Returns the name of the query that a message is about, also if the rest makes no sense or is nested
+/// too deeply: the error has to name it.
+fn name_in(text: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: String,
+    }
+    let named: Named = json::typed(text).ok()?;
+    Some(named.id).filter(|id| (1..=MAX_NAME_BYTES).contains(&id.len()))
 }
 
 fn reason_of(ending: EndReason) -> CloseReason {

@@ -155,6 +155,10 @@ fn what_cannot_be_followed_is_refused_in_plain_words() {
         listener.socket.send(&frame.to_string());
         let said = listener.next(TIMEOUT).unwrap();
         assert_eq!(said["event"], "error", "{said}");
+        assert_eq!(
+            said["id"].as_str(),
+            frame["id"].as_str().filter(|id| !id.is_empty())
+        );
         (
             said["error"]["code"].clone(),
             said["error"]["message"].as_str().unwrap().to_owned(),
@@ -181,6 +185,10 @@ fn what_cannot_be_followed_is_refused_in_plain_words() {
         assert!(message.contains(word), "{message}");
     }
     assert_eq!(refusal(json!([1])).0, 107);
+    // Whatever is wrong, the error names the query.
+    let deep = (0..80).fold(json!(["eq", 1, 1]), |inner, _| json!(["not", inner]));
+    let (_, message) = refusal(subscribe(json!({"predicate": deep})));
+    assert!(message.contains("nested"), "{message}");
     let (code, _) = refusal(subscribe(json!({"predicate": ["likes", path("a"), 1]})));
     assert_eq!(code, 108);
     let (code, _) = refusal(subscribe(json!({"database_id": "_union"})));
