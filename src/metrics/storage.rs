@@ -52,6 +52,11 @@ pub(super) fn write_log(text: &mut Exposition, states: &States) {
     .value(log.seconds_ahead);
     text.metric("skytrail_log_journal_bytes", "Size of the journal.")
         .value(log.journal_bytes);
+    text.metric(
+        "skytrail_disk_free_bytes",
+        "Free space of the file system with the data folder.",
+    )
+    .maybe(log.disk_free_bytes);
     let sled = log.sled.as_ref();
     let lag = sled.map(|sled| log.head.saturating_sub(sled.position));
     text.metric(

@@ -224,6 +224,32 @@ fn reads_that_would_note_something_are_answered_on_a_full_disk() {
     });
 }
 
+/// Returns the figure for what is free.
+fn free_bytes(server: &TestServer) -> f64 {
+    figure(&scrape(server), "skytrail_disk_free_bytes")
+}
+
+#[test]
+fn what_is_free_is_shown_long_before_the_disk_is_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = match Mount::memory(&folder.path().join("disk"), "80m") {
+        Ok(mount) => mount,
+        Err(why) => return skipped("full disk", &why),
+    };
+    let data = mount.folder().join("data").to_string_lossy().into_owned();
+    let server = TestServer::with(&[("DATA_DIR", &data), ("DISK_RESERVE_BYTES", "8388608")]);
+    let megabyte = f64::from(1 << 20);
+    let before = free_bytes(&server) / megabyte;
+    // The reserve is not free. The server's own files are small so far.
+    assert!((30.0..72.0).contains(&before), "{before}");
+    put_ballast(&mount.folder().join("ballast"), 20);
+    let taken = before - free_bytes(&server) / megabyte;
+    assert!((19.0..25.0).contains(&taken), "{taken}");
+    let health = Client::master(&server).health();
+    assert_eq!(health["status"], "OK", "{health}");
+    assert!(health["log"]["disk_free_bytes"].is_u64(), "{health}");
+}
+
 #[test]
 fn a_full_disk_is_told_without_a_reserve() {
     let folder = tempfile::tempdir().unwrap();
@@ -246,6 +272,8 @@ fn a_full_disk_is_told_without_a_reserve() {
     let health = Client::master(&server).health();
     let reasons = health["reasons"].to_string();
     assert!(reasons.contains("the disk is full"), "{health}");
+    let free = health["log"]["disk_free_bytes"].as_u64().unwrap();
+    assert!(free < 1 << 20, "{health}");
     mount.make_room();
     eventually("nothing is wrong any more", || {
         (refuses() == 0.0).then_some(())

@@ -127,6 +127,13 @@ impl Reserve {
         }
     }
 
+    /// Returns what is free on the file system, without the reserve while that is held; `None` if
+    /// the file system cannot be queried.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let free = Free::in_folder(&self.folder).ok();
+        free.map(|free| free.bytes)
+    }
+
     /// Returns whether the file system has hardly any inodes left.
     pub fn lacks_inodes(&self) -> bool {
         let free = Free::in_folder(&self.folder);

@@ -163,6 +163,9 @@ pub struct LogState {
     pub num_segments: usize,
     /// Bytes of the journal.
     pub journal_bytes: u64,
+    /// What is free on the file system, without the reserve while that is held; none if it is not
+    /// known.
+    pub disk_free_bytes: Option<u64>,
     /// Whether writes are refused because the disk is full.
     pub is_disk_full: bool,
     /// Whether that is for lack of inodes.
@@ -408,6 +411,7 @@ impl EmbeddedLog {
             flush_seconds: self.counters.flush_seconds.state(),
             num_segments,
             journal_bytes,
+            disk_free_bytes: reserve.and_then(|it| it.free_bytes()),
             is_disk_full,
             lacks_inodes: is_disk_full && reserve.is_some_and(|it| it.lacks_inodes()),
             is_store_behind: self.is_store_behind(),
