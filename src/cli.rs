@@ -25,6 +25,7 @@ Examples:
   skytrail serve                                 serve on port 3000, data below ./data
   HOST=127.0.0.1:8080 skytrail serve             settings come from the environment,
   skytrail --set APP_NAME=chat serve             from flags, skytrail.toml or .env
+  skytrail health                                is the running server well, and if not, why
   skytrail log tail                              the last events, while the server runs
   skytrail log show record/note/1                everything that happened to a record
   skytrail dev --plugin \"skytrail-plugin x.py\"   serve, and run a plugin that you write
@@ -71,6 +72,8 @@ enum Command {
     Config,
     /// Prints the version, like --version.
     Version,
+    /// Says whether a running server is well, and what is wrong; exit code 1 unless it is.
+    Health(ops::remote::ServerFlag),
     /// Reads the event log; also while the server runs.
     #[command(subcommand)]
     Log(ops::log::LogCommand),
@@ -146,6 +149,7 @@ pub fn run() -> ExitCode {
             complain(&unknown.collect::<Vec<_>>());
             Ok(())
         }
+        Command::Health(server) => ops::health::run(&config, &server),
         Command::Log(command) => ops::log::run(&config, command),
         Command::Audit(command) => ops::audit::run(&config, command),
         Command::Captured(command) => ops::captured::run(&config, &command),

@@ -8,6 +8,7 @@ mod delivery_follow;
 pub mod dev;
 pub mod erase;
 pub mod export;
+pub mod health;
 pub mod history;
 pub mod import;
 pub mod import_records;

@@ -7,10 +7,10 @@ use clap::Args;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use skytrail_schema::code::Code;
 use skytrail_schema::json::{self, Plain};
 
@@ -21,6 +21,8 @@ use crate::tls::use_ring;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server may take to answer; longer than an action may take by default.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the server may take to say whether it is well. It waits for none of its parts as long.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Selects the server.
 #[derive(Clone, Debug, Default, Args)]
@@ -186,14 +188,43 @@ impl RunningServer {
         let body = serde_json::to_vec(&Request { action, body });
         let body = body.map_err(|error| CallError::Other(error.to_string()))?;
         let request = self.client.post(format!("{}/", self.base_url)).body(body);
+        self.send(request.header("Content-Type", "application/json"))
+            .await
+    }
+
+    /// Sends a request with the master key, and reads the whole answer.
+    async fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Bytes), CallError> {
         let request = request.header("X-Skygear-API-Key", self.master_key.reveal());
-        let request = request.header("Content-Type", "application/json");
         let unreachable = |error| self.unreachable(&error);
         let response = request.send().await.map_err(unreachable)?;
         self.refuse_redirect(&response)?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(unreachable)?;
         Ok((status, bytes))
+    }
+
+    /// Returns what is wrong with the server, one sentence each; nothing if all is well.
+    ///
+    /// # Errors
+    /// No server answers, or it has another master key.
+    pub async fn troubles(&self) -> Result<Vec<String>, CallError> {
+        let request = self.client.get(format!("{}/_/health", self.base_url));
+        let (status, bytes) = self.send(request.timeout(HEALTH_TIMEOUT)).await?;
+        let Plain(health) = self.read(status, &bytes)?;
+        if let Some(error) = health.get("error") {
+            return Err(self.refusal(error));
+        }
+        if health.get("status").is_none() {
+            return Err(self.foreign(status));
+        }
+        // Whoever has another key is answered, too, but only that the server runs.
+        if health.get("log").is_none() {
+            let code = Code::AccessKeyNotAccepted.number();
+            return Err(self.refusal(&json!({"code": code})));
+        }
+        let reasons = health.get("reasons").and_then(Json::as_array);
+        let reasons = reasons.into_iter().flatten().filter_map(Json::as_str);
+        Ok(reasons.map(str::to_owned).collect())
     }
 
     /// Begins to follow the log, after the event with an id if one is given.
@@ -309,11 +340,14 @@ impl RunningServer {
     }
 
     fn read<T: DeserializeOwned>(&self, status: StatusCode, bytes: &[u8]) -> Result<T, CallError> {
-        serde_json::from_slice(bytes).map_err(|_| {
-            let shown = &self.shown;
-            let text = format!("{shown}: not a response of a Skytrail server (HTTP {status})");
-            CallError::Other(text)
-        })
+        serde_json::from_slice(bytes).map_err(|_| self.foreign(status))
+    }
+
+    /// Explains that something else has answered.
+    fn foreign(&self, status: StatusCode) -> CallError {
+        let shown = &self.shown;
+        let text = format!("{shown}: not a response of a Skytrail server (HTTP {status})");
+        CallError::Other(text)
     }
 }
 

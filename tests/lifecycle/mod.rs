@@ -1,6 +1,7 @@
 //! Starting, stopping, and looking into the log from the command line.
 
 mod clock;
+mod health;
 mod limits;
 mod owner;
 mod unfinished;
@@ -370,6 +371,7 @@ fn a_command_whose_output_nobody_reads_ends_with_what_became_of_its_work() {
         &["plugin", "list"],
         &["index", "list"],
         &["erase", "list"],
+        &["health"],
     ];
     for command in shown {
         assert_eq!(with(command), Some(141), "{command:?}");

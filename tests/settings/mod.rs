@@ -490,6 +490,7 @@ fn a_master_key_that_the_server_does_not_know_is_not_shown() {
         &["plugin", "list"],
         &["log", "search"],
         &["log", "follow"],
+        &["health"],
     ] {
         for (flags, whence) in [
             (&["--set", &set][..], "the one here (from MASTER_KEY)"),
@@ -539,6 +540,7 @@ fn a_command_does_not_take_the_master_key_to_where_it_is_redirected() {
         &["log", "follow"],
         &["log", "search"],
         &["audit", "refusals"],
+        &["health"],
     ];
     let cases = commands
         .iter()
