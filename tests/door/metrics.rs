@@ -200,5 +200,10 @@ fn every_figure_is_explained() {
         .map(|(name, _)| name.to_owned())
         .filter(|name| name.starts_with("skytrail_") || name.starts_with("process_"))
         .collect();
-    assert_eq!(explained, served);
+    let unexplained: Vec<_> = served.difference(&explained).collect();
+    let unserved: Vec<_> = explained.difference(&served).collect();
+    assert!(
+        unexplained.is_empty() && unserved.is_empty(),
+        "served, but not on the page: {unexplained:?}; on the page, but not served: {unserved:?}"
+    );
 }
