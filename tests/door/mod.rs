@@ -275,8 +275,14 @@ pub fn scrape(server: &TestServer) -> String {
     String::from_utf8(answer.bytes).unwrap()
 }
 
-/// Returns the value of the first sample that begins like this.
+/// Returns the value of the first sample that begins like this; there has to be one.
 pub fn figure(metrics: &str, sample: &str) -> f64 {
+    let found = figure_if_any(metrics, sample);
+    found.unwrap_or_else(|| panic!("no {sample} in\n{metrics}"))
+}
+
+/// Like [`figure`], for one that appears when there is something to count.
+pub fn figure_if_any(metrics: &str, sample: &str) -> Option<f64> {
     let line = metrics.lines().find(|line| {
         let rest = line.strip_prefix(sample);
         rest.is_some_and(|rest| rest.starts_with([' ', '{', ',']))
@@ -284,5 +290,5 @@ pub fn figure(metrics: &str, sample: &str) -> f64 {
     let value = line
         .and_then(|line| line.rsplit_once(' '))
         .map(|(_, value)| value);
-    value.map_or(0.0, |value| value.parse().unwrap())
+    value.map(|value| value.parse().unwrap())
 }
