@@ -506,3 +506,49 @@ fn what_is_erased_while_its_restoration_is_held_up_stays_erased() {
     }
     assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
 }
+
+/// Somebody creates records under ids of an erased user's deleted ones while a plugin holds up the
+/// erasure.
+#[test]
+fn what_others_create_under_the_ids_of_an_erased_user_stays() {
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let hooks = ["note", "diary"].map(|it| {
+        let mut before = hook(it, "beforeDelete");
+        before["timeout_ms"] = json!(200);
+        before
+    });
+    let is_awake = Arc::new(AtomicBool::new(true));
+    let awake = Arc::clone(&is_awake);
+    let points = json!({"hook": hooks});
+    let _serving = Worker::ready(&server, &json!({}), &points).serve(move |worker, message| {
+        if message["kind"] == "hook" && awake.load(Ordering::SeqCst) {
+            worker.answer_record(message, &json!({}));
+        }
+    });
+    let master = Client::master(&server);
+    let personal = json!({"type": "diary", "personal": true});
+    master.call("schema:personal", personal).result();
+    let [ada, bob] = ["ada", "bob"].map(|name| Client::signed_up(&server, name));
+    let shared = ["note/shared", "diary/shared"];
+    for id in shared {
+        ada.save(id, json!({"text": CANARY}));
+        ada.call("record:delete", json!({"ids": [id]})).result();
+    }
+    ada.save("note/other", json!({"text": CANARY}));
+    is_awake.store(false, Ordering::SeqCst);
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(erased["finished"], false, "{erased}");
+    for id in shared {
+        bob.save(id, json!({"text": "bob's"}));
+    }
+    is_awake.store(true, Ordering::SeqCst);
+    eventually_within(SOON, "it is finished", || {
+        let erasure = newest_of(&master, &json!({"user": ada.user}));
+        (erasure["finished"] == true).then_some(())
+    });
+    let found = bob.call("record:fetch", json!({"ids": shared})).result();
+    for record in found.as_array().unwrap() {
+        assert_eq!(record["text"], "bob's", "{found}");
+    }
+}

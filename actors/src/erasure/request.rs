@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{ErasureRequest, ErasureScope, Event, EventBody, EventKind, Stream};
-use skytrail_schema::id::{Database, RecordId};
+use skytrail_schema::id::{Database, RecordId, UserId};
 use skytrail_schema::positions::Positions;
 use skytrail_schema::record::{Head, Record};
 use tokio::time::Instant;
@@ -116,6 +116,12 @@ impl Eraser {
         } = command;
         let (position, head) = self.env.load_head(id).await?;
         self.env.applied.wait_for(position).await?;
+        let owners = part_of.and_then(|part_of| self.erasures.get(part_of));
+        if let Some(ErasureScope::User(user)) = owners.as_ref().map(|it| &it.request.scope)
+            && self.is_of_others(id, head.as_deref(), user).await?
+        {
+            return Err(nothing(id));
+        }
         match &head {
             Some(head) if !is_forced => {
                 check(context, Some(&head.record))?;
@@ -158,6 +164,21 @@ impl Eraser {
         let read = (position, vec![ConflictKey::record(id)]);
         self.request((Plan::default(), request), sought, read, context)
             .await
+    }
+
+    /// Returns whether a record is not a user's: after the user's was deleted, another one can have
+    /// been created under its id.
+    pub(super) async fn is_of_others(
+        &self,
+        id: &RecordId,
+        head: Option<&Head>,
+        user: &UserId,
+    ) -> Result<bool, ApiError> {
+        let last = match head {
+            Some(head) => Some(head.record.clone()),
+            None => past::last_state(&self.env, id).await?,
+        };
+        Ok(last.is_some_and(|record| record.owner.as_ref() != Some(user)))
     }
 
     /// Returns whether a holder keeps something about any of these scopes that is not in the log:

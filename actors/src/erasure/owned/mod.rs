@@ -237,7 +237,7 @@ impl Eraser {
         let ids = self.records_of(user, &selection).await;
         self.deleted.forget(user).await;
         for id in ids? {
-            if self.is_left(&id).await? {
+            if self.is_left(&id, user).await? {
                 return Ok(true);
             }
         }
@@ -264,7 +264,7 @@ impl Eraser {
             types: self.personal_types(),
         };
         for id in self.records_of(user, &selection).await? {
-            if !refused.contains(&Stream::Record(id.clone())) && self.is_left(&id).await? {
+            if !refused.contains(&Stream::Record(id.clone())) && self.is_left(&id, user).await? {
                 self.update_owned(position, |owned| {
                     owned.state = OwnedState::GoingOn;
                     owned.is_user_forgotten = true;
@@ -275,9 +275,12 @@ impl Eraser {
         Ok(false)
     }
 
-    /// Returns whether there is anything left of a record.
-    async fn is_left(&self, id: &RecordId) -> Result<bool, ApiError> {
+    /// Returns whether there is anything left of a record of a user.
+    async fn is_left(&self, id: &RecordId, user: &UserId) -> Result<bool, ApiError> {
         let (position, head) = self.env.load_head(id).await?;
+        if self.is_of_others(id, head.as_deref(), user).await? {
+            return Ok(false);
+        }
         if let Some(head) = &head
             && !self.is_emptied(head).await?
         {
