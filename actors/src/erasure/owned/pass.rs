@@ -18,7 +18,6 @@ use crate::log::Erasure;
 use crate::log::seek::{load_event, load_events};
 use crate::record::attempt::retry_on_conflict;
 use crate::record::delete::find_referrer;
-use crate::record::past;
 
 /// How many events are read at once.
 const BATCH_SIZE: usize = 1000;
@@ -167,11 +166,7 @@ impl Eraser {
         let mut owned = BTreeSet::new();
         for id in named {
             let (_, head) = self.env.load_head(&id).await?;
-            let last = match head {
-                Some(head) => Some(head.record.clone()),
-                None => past::last_state(&self.env, &id).await?,
-            };
-            if last.is_none_or(|record| record.owner.as_ref() == Some(user)) {
+            if !self.is_of_others(&id, head.as_deref(), user).await? {
                 owned.insert(id);
             }
         }
