@@ -13,10 +13,12 @@
 //!    again. Requests in the user's name add nothing: they are refused.
 //! 4. **What fails.** Refusals are final and noted at the end, except of a record to which another one
 //!    refers that will be erased with its owner. That one, and whatever else fails, such as a plugin
-//!    that is not connected, keeps the user's erasure open, and is tried again (`pass`). Until a type
-//!    of which a record failed succeeds again, only one of its records is tried at a time (`put_off`).
+//!    that is not connected, keeps the user's erasure open, and is tried again (`pass`): the former once
+//!    what refers to it is erased (`fates`). Until a type of which a record failed succeeds again, only
+//!    one of its records is tried at a time (`put_off`).
 
 mod deleted;
+mod fates;
 mod pass;
 mod put_off;
 
@@ -31,6 +33,7 @@ use skytrail_schema::id::{AssetName, RecordId, TypeName, UserId};
 use tokio::sync::Semaphore;
 
 pub(super) use self::deleted::DeletedRecords;
+use self::fates::Fates;
 use self::pass::FailedTries;
 pub(super) use self::put_off::PutOffTypes;
 use super::work::PAUSES;
@@ -59,7 +62,7 @@ pub(super) struct Owned {
     /// The same, as the log has them.
     noted: Vec<RefusedRecord>,
     /// What the last look decided on records that it could not erase.
-    fates: BTreeMap<RecordId, Fate>,
+    fates: Fates,
 }
 
 /// Whether an erased user's records are still to be erased.
@@ -103,16 +106,6 @@ impl Selection {
     }
 }
 
-/// What becomes of a record that is to be erased with its owner, as far as is known.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Fate {
-    /// It will be tried.
-    Open,
-    /// It waits until this one, which refers to it, is erased.
-    Held(RecordId),
-    Refused,
-}
-
 /// A request that is to answer what became of a user's records.
 pub(super) struct KeptOwned<'a> {
     eraser: &'a Eraser,
@@ -146,13 +139,6 @@ impl Eraser {
         let owned = self.owned.lock();
         let ready = owned.get(&position).map(Owned::ready);
         ready.unwrap_or_else(|| Owned::default().ready())
-    }
-
-    /// Returns what a user's erasure has decided on a record so far.
-    fn fate_in(&self, position: u64, id: &RecordId) -> Fate {
-        let owned = self.owned.lock();
-        let fate = owned.get(&position).and_then(|owned| owned.fates.get(id));
-        fate.cloned().unwrap_or(Fate::Open)
     }
 
     /// Returns why records of erased users could not be erased yet, if any could not.
@@ -329,11 +315,13 @@ impl Eraser {
     async fn settle(&self, position: u64, places: &Semaphore) -> u64 {
         let (mut pause, mut tries) = (PAUSES.0, FailedTries::new());
         while let Some(erasure) = self.erasures.get(position) {
+            let mut since = self.env.log.head();
+            let num_before = self.erasures.count_records_of(position);
             let mut owned = Owned {
                 kept_files: self.owned_of(position).kept_files,
                 ..Owned::default()
             };
-            let done = self.pass_in_time(&erasure, places, (&mut tries, &mut owned));
+            let done = self.pass_in_time(&erasure, places, (&mut tries, &mut owned, &mut since));
             owned.state = match done.await {
                 Ok(state) => state,
                 Err(error) => {
@@ -351,8 +339,12 @@ impl Eraser {
             if is_settled {
                 break;
             }
+            if self.erasures.count_records_of(position) > num_before {
+                pause = PAUSES.0;
+            }
+            let fates = self.owned_of(position).fates;
             // Meanwhile others have the place.
-            tokio::time::sleep(pause).await;
+            self.freed(&fates, &mut since, pause).await;
             pause = (pause * 2).min(PAUSES.1);
             self.update_owned(position, |owned| owned.state = OwnedState::GoingOn);
         }
@@ -364,9 +356,9 @@ impl Eraser {
         &self,
         erasure: &Erasure,
         places: &Semaphore,
-        (tries, owned): (&mut FailedTries, &mut Owned),
+        (tries, owned, since): (&mut FailedTries, &mut Owned, &mut u64),
     ) -> Result<OwnedState, ApiError> {
-        let pass = self.erase_records_of(erasure, places, (tries, owned));
+        let pass = self.erase_records_of(erasure, places, (tries, owned, since));
         tokio::pin!(pass);
         if let Ok(done) = tokio::time::timeout(PATIENCE, &mut pass).await {
             return done;

@@ -1,6 +1,7 @@
 //! One look through the records of an erased user.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
@@ -10,7 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Fate, Owned, OwnedState, Selection};
+use super::fates::{self, Fate};
+use super::{Owned, OwnedState, Selection};
 use crate::context::{RequestContext, RequestId};
 use crate::erasure::request::Way;
 use crate::erasure::{EraseRecord, EraseUser, Eraser};
@@ -21,6 +23,9 @@ use crate::record::delete::find_referrer;
 
 /// How many events are read at once.
 const BATCH_SIZE: usize = 1000;
+/// How long records of a user wait for those of others that refer to them, before the user's place
+/// among those who are erased at once goes to others and the holders are called.
+const REFERRER_TIME: Duration = Duration::from_secs(2);
 
 /// How often records could not be erased at present. Those that failed most often are tried last: a
 /// record that always fails does not hold up the others of its type.
@@ -36,8 +41,6 @@ struct Pass<'a> {
     owned: &'a mut Owned,
     /// Why something is to be tried again.
     failure: Option<ApiError>,
-    /// Whether records wait for others that refer to them.
-    is_held: bool,
     refused: Vec<(RecordId, ApiError)>,
     /// Those of them that others referred to.
     referred: BTreeSet<RecordId>,
@@ -50,7 +53,7 @@ impl Eraser {
         &self,
         erasure: &Erasure,
         places: &Semaphore,
-        (tries, owned): (&mut FailedTries, &mut Owned),
+        (tries, owned, since): (&mut FailedTries, &mut Owned, &mut u64),
     ) -> Result<OwnedState, ApiError> {
         // This comes first: it is quick, and takes effect in every copy of the log.
         let keys = self.log.destroy_keys(erasure.request.keys.clone()).await;
@@ -72,13 +75,12 @@ impl Eraser {
             tries,
             owned,
             failure: None,
-            is_held: false,
             refused: Vec::new(),
             referred: BTreeSet::new(),
         };
         // All who wait for a place share one look.
         self.deleted_of(&command.user, &selection).await?;
-        let _place = places.acquire().await;
+        let place = places.acquire().await;
         let mut ids = self.still_owned(named, &command.user).await?;
         let mut tried = BTreeSet::new();
         loop {
@@ -95,6 +97,11 @@ impl Eraser {
                 break;
             }
         }
+        drop(place);
+        while let Some(freed) = self.freed_soon(&pass, since).await {
+            let _place = places.acquire().await;
+            self.request_records(&mut pass, freed).await?;
+        }
         let again = |_| self.try_request_user(&command, Some(erasure.mark.position));
         match retry_on_conflict(None, again).await {
             Err(error) if error.code == Code::ResourceNotFound => {}
@@ -104,7 +111,7 @@ impl Eraser {
         if let Some(failure) = pass.failure {
             return Err(failure);
         }
-        if pass.is_held {
+        if fates::has_held(&pass.owned.fates) {
             return Ok(OwnedState::Pausing);
         }
         let mut refused = Vec::new();
@@ -244,6 +251,7 @@ impl Eraser {
         let mut held: BTreeMap<RecordId, Vec<(RecordId, ApiError)>> = BTreeMap::new();
         let mut tried_again = BTreeSet::new();
         while let Some(id) = queue.pop_front() {
+            pass.owned.fates.remove(&id);
             if let Err(error) = self.try_record(pass, &id).await {
                 let is_referred = error.code == Code::ConstraintViolated;
                 let referrer = match is_referred {
@@ -290,6 +298,18 @@ impl Eraser {
         done
     }
 
+    /// Waits for records of others that refer to some of a user's; returns those of the user's that can
+    /// be tried again, if there are any soon.
+    async fn freed_soon(&self, pass: &Pass<'_>, since: &mut u64) -> Option<BTreeSet<RecordId>> {
+        let fates = &pass.owned.fates;
+        if !fates::has_held(fates) {
+            return None;
+        }
+        // Whether others wait for these in a circle is found out with this.
+        self.update_owned(pass.position, |owned| owned.fates = fates.clone());
+        self.freed(fates, since, REFERRER_TIME).await
+    }
+
     /// Notes what becomes of a record that could not be erased; nothing can refuse the erasure of one
     /// of a personal type.
     async fn failed(
@@ -314,8 +334,11 @@ impl Eraser {
             return Ok(());
         }
         let fate = match referrer {
-            Some(referrer) if self.is_erased_later(pass, id, &referrer).await? => {
-                pass.is_held = true;
+            Some(referrer)
+                if self
+                    .is_erased_later((&pass.command.user, &pass.owned.fates), id, &referrer)
+                    .await? =>
+            {
                 Fate::Held(referrer)
             }
             referrer => {
@@ -328,54 +351,6 @@ impl Eraser {
         };
         pass.owned.fates.insert(id.clone(), fate);
         Ok(())
-    }
-
-    /// Returns whether a record that refers to another one is still to be erased, with this user or
-    /// with another one, so that the other one can be erased afterwards.
-    async fn is_erased_later(
-        &self,
-        pass: &Pass<'_>,
-        id: &RecordId,
-        referrer: &RecordId,
-    ) -> Result<bool, ApiError> {
-        let (mut seen, mut next) = (BTreeSet::from([id.clone()]), referrer.clone());
-        while seen.insert(next.clone()) {
-            let (_, head) = self.env.load_head(&next).await?;
-            let Some(head) = head else {
-                return Ok(true);
-            };
-            let Some(owner) = &head.record.owner else {
-                return Ok(false);
-            };
-            let fate = if *owner == pass.command.user && pass.owned.fates.contains_key(&next) {
-                pass.owned.fates.get(&next).cloned()
-            } else {
-                self.fate_of(&next, owner)
-            };
-            match fate {
-                Some(Fate::Open) => return Ok(true),
-                Some(Fate::Held(by)) => next = by,
-                Some(Fate::Refused) | None => return Ok(false),
-            }
-        }
-        // They refer to each other in a circle.
-        Ok(false)
-    }
-
-    /// Returns what is known of a record that may be erased with its owner.
-    fn fate_of(&self, id: &RecordId, owner: &UserId) -> Option<Fate> {
-        let personal = self.personal_types();
-        let of_owner = self.erasures.open_of_user(owner).into_iter();
-        let covering = of_owner.filter(|erasure| {
-            let selection = Selection {
-                all: erasure.request.records.is_some_and(|records| records.all),
-                types: personal.clone(),
-            };
-            selection.covers(&id.record_type)
-        });
-        let fates = covering.map(|erasure| self.fate_in(erasure.mark.position, id));
-        // Of several erasures, each that has not decided yet may erase it.
-        fates.min()
     }
 
     async fn request_part(
