@@ -73,7 +73,11 @@ fn a_worker_that_dies_after_the_save_leaves_it_stored() {
     worker.expect_request("note_afterSave");
     worker.die();
     let result = saving.join().unwrap().result();
-    assert_eq!(result[0]["code"], 118, "{result}");
+    assert_eq!(
+        (&result[0]["code"], &result[0]["info"]["stored"]),
+        (&json!(118), &json!(true)),
+        "{result}"
+    );
     assert_eq!(ada.query("note", json!([])).len(), 1);
 }
 

@@ -39,7 +39,7 @@ fn who_saves_while_nobody_is_there_hears_so_after_a_while_and_the_plugin_hears_l
     assert!(begun.elapsed() >= Duration::from_secs(1));
     assert_eq!(
         slot[0]["info"],
-        json!({"plugin": "TEST", "reason": "no-worker"})
+        json!({"plugin": "TEST", "reason": "no-worker", "stored": true})
     );
     assert_eq!(ada.query("note", json!([])).len(), 1);
     let mut worker = arrive(&server, &json!({}), &points());

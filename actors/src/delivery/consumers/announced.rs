@@ -13,7 +13,7 @@ use std::time::Duration;
 use lru::LruCache;
 use parking_lot::Mutex;
 use serde_json::json;
-use skytrail_schema::code::ApiError;
+use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::id::RecordId;
 use skytrail_schema::record::Head;
 use tokio::sync::oneshot;
@@ -203,6 +203,15 @@ impl EventAnswers {
     /// That of the first hook that failed; 118 or 119 for a hook that did not answer and will be
     /// retried; that of the store, if it does not catch up, and the hooks are called later.
     pub async fn all_ok(self, applied: &Applied, position: u64) -> Result<(), ApiError> {
+        let answered = self.answered(applied, position).await;
+        answered.map_err(|error| match error.code {
+            // The same errors of a before-hook mean that nothing is.
+            Code::PluginUnavailable | Code::PluginTimeout => is_stored(error),
+            _ => error,
+        })
+    }
+
+    async fn answered(self, applied: &Applied, position: u64) -> Result<(), ApiError> {
         if self.0.is_empty() {
             return Ok(());
         }
@@ -225,7 +234,10 @@ impl EventAnswers {
 pub(super) fn put_off(error: &ApiError) -> ApiError {
     let message = "the change is stored and must not be sent again; its after-hooks are called as \
                    soon as the record store has caught up";
-    ApiError::new(error.code, message)
-        .with_status(error.status())
-        .with_info("stored", json!(true))
+    is_stored(ApiError::new(error.code, message).with_status(error.status()))
+}
+
+/// Says in an error that the change is made.
+fn is_stored(error: ApiError) -> ApiError {
+    error.with_info("stored", json!(true))
 }
