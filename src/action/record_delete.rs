@@ -20,6 +20,7 @@ pub(super) async fn run(call: Call) -> Outcome {
         context: call.context,
         database,
         ids,
+        owner: None,
         is_atomic,
         has_kept_roles: false,
     };

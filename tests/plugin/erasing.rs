@@ -294,6 +294,46 @@ fn a_record_waits_for_that_of_another_erased_user_which_refers_to_it() {
     }
 }
 
+/// Each message can go once the next one has gone, which is the other user's.
+#[test]
+fn records_of_two_erased_users_that_answer_each_other_go_one_after_the_other() {
+    const NUM_MESSAGES: usize = 60;
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let mut before = hook("message", "beforeDelete");
+    before["timeout_ms"] = json!(60_000);
+    let worker = Worker::ready(&server, &json!({}), &json!({"hook": [before]}));
+    let master = Client::master(&server);
+    let users = ["ada", "ben"].map(|name| Client::signed_up(&server, name));
+    let mut fields = json!({"text": CANARY});
+    for (number, user) in (0..NUM_MESSAGES).zip(users.iter().cycle()) {
+        let id = format!("message/{number}");
+        user.save(&id, fields.clone());
+        fields["answers"] = json!({"$type": "ref", "$id": id});
+    }
+    for user in &users {
+        let body = json!({"user": user.user, "records": true, "why": "a test"});
+        let erased = master.call("erase:user", body).result();
+        assert_eq!(erased["finished"], false, "{erased}");
+    }
+    let _serving = worker.serve(|worker, message| {
+        if message["kind"] == "hook" {
+            worker.answer_record(message, &json!({}));
+        }
+    });
+    for user in &users {
+        let erasure = eventually_within(SOON, "it is finished", || {
+            let erasure = newest_of(&master, &json!({"user": user.user}));
+            Some(erasure).filter(|it| it["finished"] == true)
+        });
+        assert_eq!(
+            (&erasure["num_records"], erasure.get("refused")),
+            (&json!(NUM_MESSAGES / 2), None),
+            "{erasure}"
+        );
+    }
+    assert_eq!(places_of(&server, CANARY), Vec::<String>::new());
+}
+
 /// The request was permitted, and is in the log.
 #[test]
 fn records_of_an_erased_user_go_though_whoever_erased_them_loses_the_rights() {
@@ -551,4 +591,39 @@ fn what_others_create_under_the_ids_of_an_erased_user_stays() {
     for record in found.as_array().unwrap() {
         assert_eq!(record["text"], "bob's", "{found}");
     }
+}
+
+/// The hook was asked about the user's record.
+#[test]
+fn what_others_create_while_a_hook_is_asked_about_an_erased_users_record_stays() {
+    let server = server(&[("RESPONSE_TIMEOUT", "3")]);
+    let mut before = hook("note", "beforeDelete");
+    before["timeout_ms"] = json!(60_000);
+    let mut worker = Worker::ready(&server, &json!({}), &json!({"hook": [before]}));
+    let master = Client::master(&server);
+    let [ada, bob] = ["ada", "bob"].map(|name| Client::signed_up(&server, name));
+    ada.save("note/shared", json!({"text": CANARY}));
+    let body = json!({"user": ada.user, "records": true, "why": "a test"});
+    let erased = master.call("erase:user", body).result();
+    assert_eq!(erased["finished"], false, "{erased}");
+    let of_the_erasure = worker.expect_request("note_beforeDelete");
+    let deleting = call(&bob, "record:delete", json!({"ids": ["note/shared"]}));
+    let of_bob = worker.expect_request("note_beforeDelete");
+    worker.answer_record(&of_bob, &json!({}));
+    assert_eq!(deleting.join().unwrap().result()[0]["_id"], "note/shared");
+    bob.save("note/shared", json!({"text": "bob's"}));
+    worker.answer_record(&of_the_erasure, &json!({}));
+    let _serving = worker.serve(|worker, message| {
+        if message["kind"] == "hook" {
+            worker.answer_record(message, &json!({}));
+        }
+    });
+    eventually_within(SOON, "it is finished", || {
+        let erasure = newest_of(&master, &json!({"user": ada.user}));
+        (erasure["finished"] == true).then_some(())
+    });
+    let found = bob
+        .call("record:fetch", json!({"ids": ["note/shared"]}))
+        .result();
+    assert_eq!(found[0]["text"], "bob's", "{found}");
 }

@@ -116,22 +116,34 @@ impl Eraser {
         } = command;
         let (position, head) = self.env.load_head(id).await?;
         self.env.applied.wait_for(position).await?;
-        let owners = part_of.and_then(|part_of| self.erasures.get(part_of));
-        if let Some(ErasureScope::User(user)) = owners.as_ref().map(|it| &it.request.scope)
-            && self.is_of_others(id, head.as_deref(), user).await?
+        let of_owner = part_of.and_then(|part_of| self.erasures.get(part_of));
+        let owner = match of_owner.as_ref().map(|it| &it.request.scope) {
+            Some(ErasureScope::User(user)) => Some(user),
+            _ => None,
+        };
+        if let Some(owner) = owner
+            && self.is_of_others(id, head.as_deref(), owner).await?
         {
             return Err(nothing(id));
         }
         match &head {
             Some(head) if !is_forced => {
                 check(context, Some(&head.record))?;
-                let database = head.record.database.clone();
                 // Requests of earlier builds lack the roles: those of now count. The master key needs
                 // none, and may name somebody who was erased since.
                 let caller = &context.caller;
                 let has_roles = caller.is_master() || !caller.roles.is_empty();
                 let has_kept_roles = part_of.is_some() && has_roles;
-                self.delete(context, id, (database, has_kept_roles)).await?;
+                self.delete(DeleteRecords {
+                    context: context.clone(),
+                    database: head.record.database.clone(),
+                    ids: vec![id.clone()],
+                    // While hooks are asked, others can delete it and create another one.
+                    owner: owner.cloned(),
+                    is_atomic: false,
+                    has_kept_roles,
+                })
+                .await?;
                 return Ok(Outcome::Conflict);
             }
             Some(head) if !self.is_emptied(head).await? => {
@@ -211,19 +223,7 @@ impl Eraser {
         Ok((position, head))
     }
 
-    async fn delete(
-        &self,
-        context: &RequestContext,
-        id: &RecordId,
-        (database, has_kept_roles): (Database, bool),
-    ) -> Result<(), ApiError> {
-        let command = DeleteRecords {
-            context: context.clone(),
-            database,
-            ids: vec![id.clone()],
-            is_atomic: false,
-            has_kept_roles,
-        };
+    async fn delete(&self, command: DeleteRecords) -> Result<(), ApiError> {
         let results = self.records.delete(command).await?;
         for result in results {
             match result {

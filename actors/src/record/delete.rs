@@ -195,9 +195,10 @@ fn find(
         let error = ApiError::new(Code::PermissionDenied, "cannot delete user record");
         return Err(failed(id, error));
     }
-    let head = heads
-        .get(id)
-        .filter(|head| head.record.database == command.database);
+    let head = heads.get(id).filter(|head| {
+        let is_owned = |owner| head.record.owner.as_ref() == Some(owner);
+        head.record.database == command.database && command.owner.as_ref().is_none_or(is_owned)
+    });
     let Some(head) = head else {
         return Err(failed(
             id,

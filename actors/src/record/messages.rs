@@ -7,7 +7,7 @@ use skytrail_schema::acl::Acl;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Retention;
 use skytrail_schema::field_access::FieldAccess;
-use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName};
+use skytrail_schema::id::{Database, RecordId, RecordKey, RoleName, TypeName, UserId};
 use skytrail_schema::predicate::Predicate;
 use skytrail_schema::query::{Query, Scope};
 use skytrail_schema::record::{Fields, Head, Record};
@@ -128,6 +128,8 @@ pub struct DeleteRecords {
     pub database: Database,
     /// The records.
     pub ids: Vec<RecordId>,
+    /// Who must own the records, if not anybody: others are not found.
+    pub owner: Option<UserId>,
     /// All or nothing.
     pub is_atomic: bool,
     /// Whether the caller's roles count, and not those that the user has by now.
