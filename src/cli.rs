@@ -36,6 +36,7 @@ Examples:
   skytrail task list                             what runs when, and how it ended
   skytrail delivery list                         how far plugins have got with events
   skytrail captured list                         plugins' SQL changes that the log refused
+  skytrail push list                             pushes that wait for Apple, Google or a browser's service
   skytrail export note --output notes.jsonl      all records of a type, as of one moment
   skytrail import skygear --database-url URL     import a Skygear v1 app
   skytrail rebuild --verify                      does the record store match the log?
@@ -103,6 +104,8 @@ enum Command {
     /// Shows the plugins of a running server, and tries them out.
     #[command(subcommand)]
     Plugin(ops::plugin::PluginCommand),
+    /// Shows the pushes that wait at a running server, gives them up, or has them tried now.
+    Push(ops::push::PushCommand),
     /// Runs a plugin on past writes and shows what would be different; stores nothing.
     Replay(ops::replay::ReplayCommand),
     /// Serves while you write a plugin: runs it, restarts it when its sources change, and shows
@@ -160,6 +163,7 @@ pub fn run() -> ExitCode {
         Command::Index(command) => ops::index::run(&config, command),
         Command::Task(command) => ops::task::run(&config, command),
         Command::Plugin(command) => ops::plugin::run(&config, command),
+        Command::Push(command) => ops::push::run(&config, &command),
         Command::Replay(command) => match ops::replay::run(&config, &command) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(DIFFERENT),

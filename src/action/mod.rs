@@ -229,6 +229,9 @@ actions! {
     "plugin:replay" "plugin" MASTER MUTATES => replay::run;
     "push:device" "push" PUSH SENDS => push::to_devices as v1;
     "push:user" "push" PUSH SENDS => push::to_users as v1;
+    "push:list" "push" MASTER READS => push::list;
+    "push:withdraw" "push" MASTER MUTATES => push::withdraw;
+    "push:retry" "push" MASTER MUTATES => push::retry;
     "push:web_key" "push" KEY READS => push::web_key;
     "pubsub:publish" "pubsub" MASTER SENDS => pubsub_publish::run;
     "record:save" "record" WRITE MUTATES => record_save::run as v1;

@@ -10,13 +10,14 @@ use crate::parts::States;
 pub(super) fn write_push(text: &mut Exposition, services: &[PushState]) {
     let mut family = text.metric("skytrail_push_total", "Pushes to devices, by outcome.");
     type Metric = fn(&PushState) -> u64;
-    let outcomes: [(&str, Metric); 6] = [
+    let outcomes: [(&str, Metric); 7] = [
         ("sent", |it| it.num_sent),
         ("failed", |it| it.num_failed),
         ("unreachable", |it| it.num_unreachable),
         ("dropped", |it| it.num_dropped),
         ("retried", |it| it.num_retried),
         ("expired", |it| it.num_expired),
+        ("withdrawn", |it| it.num_withdrawn),
     ];
     for service in services {
         for (outcome, of) in outcomes {

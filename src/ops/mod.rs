@@ -21,6 +21,7 @@ pub mod log_search;
 mod move_store;
 mod partial;
 pub mod plugin;
+pub mod push;
 pub mod rebuild;
 mod rebuild_server;
 pub mod remote;

@@ -77,6 +77,10 @@ const ROWS: &[(&str, &str)] = &[
     ("push:user", "K . K . . . . ."),
     // Not in v1: for browsers.
     ("push:web_key", "K . K . . . . ."),
+    // Not in v1: pushes that wait.
+    ("push:list", "K M K M M M . ."),
+    ("push:withdraw", "K M K M M M . ."),
+    ("push:retry", "K M K M M M . ."),
     // Not in v1: who could read what, who changed what, whose request was refused.
     ("audit:changes", "K M K M M M . ."),
     ("audit:readers", "K M K M M M . ."),

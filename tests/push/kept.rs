@@ -14,7 +14,7 @@ use crate::support::client::Client;
 use crate::support::server::TestServer;
 
 /// An Apple service that may be unavailable.
-fn away() -> (Arc<AtomicBool>, Service) {
+pub fn away() -> (Arc<AtomicBool>, Service) {
     let is_away = Arc::new(AtomicBool::new(true));
     let judged = Arc::clone(&is_away);
     let service = Service::start(move |_| {
@@ -24,7 +24,7 @@ fn away() -> (Arc<AtomicBool>, Service) {
     (is_away, service)
 }
 
-fn notification(text: &str) -> Json {
+pub fn notification(text: &str) -> Json {
     json!({"apns": {"aps": {"alert": text}}})
 }
 
@@ -34,7 +34,7 @@ fn somebody(server: &TestServer) -> Client {
     ada
 }
 
-fn texts(received: &[Received]) -> Vec<String> {
+pub fn texts(received: &[Received]) -> Vec<String> {
     let alert = |it: &Received| it.json()["aps"]["alert"].as_str().unwrap().to_owned();
     received.iter().map(alert).collect()
 }

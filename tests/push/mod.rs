@@ -10,6 +10,7 @@ mod kept;
 mod notices;
 mod plugins;
 mod service;
+mod waiting;
 mod web;
 
 use serde_json::{Value as Json, json};

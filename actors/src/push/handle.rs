@@ -72,7 +72,7 @@ struct Inner {
 }
 
 pub(super) struct Service {
-    sender: Arc<dyn PushSender>,
+    pub(super) sender: Arc<dyn PushSender>,
     pub(super) queue: Addr<PushQueue>,
     pub(super) room: Arc<Semaphore>,
 }
@@ -332,6 +332,7 @@ impl Push {
                 since: self.0.clock.now(),
                 subscription: None,
                 is_kept: false,
+                failure: None,
                 address: Some(address),
                 payload: Arc::clone(payload),
                 permit: room.split(1)?,
@@ -359,6 +360,10 @@ impl Push {
 
     pub(super) fn clock(&self) -> &Arc<dyn Clock> {
         &self.0.clock
+    }
+
+    pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.0.services.values()
     }
 
     pub(super) fn service(&self, kind: DeviceKind) -> Option<&Service> {

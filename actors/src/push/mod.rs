@@ -17,6 +17,7 @@
 
 mod attempt;
 mod handle;
+mod manage;
 mod notes;
 mod notice;
 mod outbox;
@@ -32,5 +33,6 @@ mod tests;
 pub use handle::{Push, PushParts, PushPayloads, PushSettings};
 pub use notice::NoticePush;
 pub use outbox::{Outbox, Waiting};
+pub use queue::{ListPushes, ListedPush, PushSelection};
 pub use sender::{Address, Payload, PushSender, SendError};
 pub use state::PushState;

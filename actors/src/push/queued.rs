@@ -26,6 +26,8 @@ pub struct QueuedPush {
     pub subscription: Option<String>,
     /// Whether the outbox has it.
     pub is_kept: bool,
+    /// Why the last attempt failed, since the start.
+    pub failure: Option<String>,
     /// Where the device can be reached, if that was looked up just now.
     pub address: Option<Address>,
     /// What it gets.

@@ -53,6 +53,7 @@ async fn resume(push: &Push, waiting: Vec<Waiting>) {
             since: waiting.since,
             subscription: waiting.subscription,
             is_kept: true,
+            failure: None,
             address: None,
             payload: waiting.payload,
             permit,

@@ -33,6 +33,8 @@ pub struct PushState {
     /// Pushes that were too old when they could be sent, or whose devices were gone or belonged to
     /// another user by then.
     pub num_expired: u64,
+    /// Pushes that were withdrawn while they waited.
+    pub num_withdrawn: u64,
     /// Pushes that the outbox has: a crash would not lose them.
     pub num_kept: u64,
 }

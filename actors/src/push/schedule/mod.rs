@@ -258,6 +258,43 @@ impl<T: Addressed> Schedule<T> {
         Again::Waits
     }
 
+    /// Returns everything that is not in flight.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry<T>> {
+        self.entries.values()
+    }
+
+    /// Returns when something is tried again at the earliest; `None` if it was not tried yet.
+    pub fn next_attempt(&self, entry: &Entry<T>) -> Option<Instant> {
+        entry
+            .due
+            .map(|due| self.held_until.map_or(due, |until| due.max(until)))
+    }
+
+    /// Takes out what is not to be sent, if it is not in flight.
+    pub fn withdraw(&mut self, is_selected: impl Fn(&T) -> bool) -> Vec<T> {
+        let selected = self
+            .entries
+            .values()
+            .filter(|entry| is_selected(&entry.push));
+        let selected: Vec<u64> = selected.map(|entry| entry.number).collect();
+        let withdrawn = selected
+            .into_iter()
+            .filter_map(|number| self.remove(number));
+        withdrawn.map(|entry| entry.push).collect()
+    }
+
+    /// Ends all pauses. A service that has failed is still asked with one push first.
+    pub fn retry_now(&mut self, now: Instant) {
+        self.held_until = None;
+        let waiting: Vec<u64> = self.waiting.iter().map(|(_, number)| *number).collect();
+        for number in waiting {
+            if let Some(mut entry) = self.remove(number) {
+                entry.due = Some(now);
+                self.insert(entry);
+            }
+        }
+    }
+
     /// Takes everything that is not in flight, without sending it.
     pub fn drain(&mut self) -> Vec<T> {
         self.ready.clear();

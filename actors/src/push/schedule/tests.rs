@@ -306,7 +306,7 @@ proptest! {
     /// at.
     #[test]
     fn no_push_is_lost_or_doubled(
-        answers in prop::collection::vec((0_u8..5, 0_u64..40), 1..200),
+        answers in prop::collection::vec((0_u8..7, 0_u64..40), 1..200),
         num_pushes in 1_u32..30,
     ) {
         let mut now = Instant::now();
@@ -336,6 +336,11 @@ proptest! {
                 ended.push(entry.push);
                 schedule.answered(now);
                 continue;
+            }
+            match answer {
+                5 => ended.extend(schedule.withdraw(|push| u64::from(push % 3) == seconds % 3)),
+                6 => schedule.retry_now(now),
+                _ => {}
             }
             if answer == 4 {
                 ended.push(entry.push);

@@ -138,6 +138,7 @@ async fn a_notice_from_before_the_start_gives_way_to_one_that_came_since() {
         since: before.since,
         subscription: before.subscription,
         is_kept: true,
+        failure: None,
         address: None,
         payload: before.payload,
         permit,

@@ -13,6 +13,8 @@
 //! one does, in the place and with the id of the first. What comes while one is in flight follows
 //! it, or takes its place if it fails.
 
+mod inspect;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,15 +23,17 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt as _, AsyncContext, Context, Handler, Message, SpawnHandle};
 use tokio::sync::oneshot;
 
-use super::attempt::{Outgoing, PushOutcome, deliver};
-use super::notes::{Notes, write};
-use super::outbox::Outbox;
-use super::queued::{NoticeKey, QueuedPush};
-use super::schedule::{Again, Bounds, Entry, Schedule};
-use super::sender::PushSender;
-use super::state::PushState;
 use crate::clock::Clock;
 use crate::device::directory::DeviceDirectory;
+use crate::push::attempt::{Outgoing, PushOutcome, deliver};
+use crate::push::notes::{Notes, write};
+use crate::push::outbox::Outbox;
+use crate::push::queued::{NoticeKey, QueuedPush};
+use crate::push::schedule::{Again, Bounds, Entry, Schedule};
+use crate::push::sender::PushSender;
+use crate::push::state::PushState;
+
+pub use inspect::{ListPushes, ListedPush, PushSelection, RetryPushes, WithdrawPushes};
 
 /// How many requests can wait for the actor; each can have any number of pushes.
 const MAILBOX: usize = 1024;
@@ -284,6 +288,7 @@ impl PushQueue {
             } => {
                 let attempt = entry.num_attempts;
                 self.keep(&mut entry.push);
+                entry.push.failure = Some(why.clone());
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
                         self.state.num_retried += 1;
@@ -299,6 +304,17 @@ impl PushQueue {
         }
         if let Some(next) = next {
             self.add(next, now);
+        }
+    }
+
+    fn state(&self) -> PushState {
+        PushState {
+            num_queued: self.schedule.num_queued(),
+            num_retrying: self.schedule.num_retrying(),
+            num_in_flight: self.schedule.num_in_flight(),
+            is_held: self.schedule.is_held(),
+            doubted_setting: self.sender.doubted_setting(),
+            ..self.state
         }
     }
 
@@ -392,14 +408,7 @@ impl Handler<GetPushState> for PushQueue {
     type Result = Option<PushState>;
 
     fn handle(&mut self, _: GetPushState, _: &mut Self::Context) -> Self::Result {
-        Some(PushState {
-            num_queued: self.schedule.num_queued(),
-            num_retrying: self.schedule.num_retrying(),
-            num_in_flight: self.schedule.num_in_flight(),
-            is_held: self.schedule.is_held(),
-            doubted_setting: self.sender.doubted_setting(),
-            ..self.state
-        })
+        Some(self.state())
     }
 }
 
