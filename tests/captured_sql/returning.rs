@@ -191,3 +191,38 @@ fn who_returns_before_the_log_has_very_much_waits_for_it() {
     back.until(NAME, |it| !it.is_returning());
     world.assert_current(&mut back, &bob, query);
 }
+
+/// Queries that look into other records wait for what SQL has changed of those.
+#[test]
+fn who_waits_for_the_log_holds_up_nobody_else() {
+    let (world, bob) = with_notes();
+    world.ada.save("mark/1", json!({"n": 1}));
+    world.ada.query("mark", Json::Null);
+    let mut held = world.hold_the_capture();
+    world.sql("UPDATE room SET n = 2 WHERE _id = '1'");
+    // As many as are looked up at once.
+    let number = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    let waiting = (0..number).map(|number| {
+        let mut listener = Listener::open(&world.server, &bob);
+        let few = json!(["lt", path("room.n"), 5 + number]);
+        listener.ask(NAME, json!({"record_type": "note", "predicate": few}));
+        listener
+    });
+    let mut waiting: Vec<Listener> = waiting.collect();
+    let marks = json!({"record_type": "mark"});
+    for (name, listener) in [
+        ("over the same connection", &mut waiting[0]),
+        ("over another", &mut Listener::open(&world.server, &bob)),
+    ] {
+        let found = listener.subscribe(name, marks.clone());
+        assert_eq!(found.records.len(), 1);
+    }
+    held.sql("COMMIT");
+    for listener in &mut waiting {
+        listener.until(NAME, |it| it.num_ready == 1);
+        // It was not told in between that the log is too late.
+        let followed = &listener.followed[NAME];
+        assert_eq!(followed.events, ["result", "ready"]);
+        assert_eq!(followed.records.len(), 6);
+    }
+}

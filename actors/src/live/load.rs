@@ -26,15 +26,15 @@ use crate::yield_budget::YieldBudget;
 /// How many records go into a frame.
 const PAGE_RECORDS: usize = 100;
 
-/// How often a result is looked up again because the lens changed meanwhile, or the log was behind
-/// what SQL has done.
-const MAX_ATTEMPTS: u32 = 20;
+/// How often a result is looked up again because the lens changed meanwhile, and how often because
+/// the log was behind what SQL has done.
+pub(super) const MAX_ATTEMPTS: u32 = 20;
 
 /// How many records are read from the log because SQL has changed their rows. If there are more, the
 /// result is looked up again when the log has the changes.
 const MAX_CAPTURED: usize = 512;
 
-/// The pause before that, in addition to the wait for the log, which failures and locks end at once.
+/// The pause before that, in addition to the wait for the log, which failures end at once.
 const CAPTURED_PAUSE: Duration = Duration::from_millis(50);
 
 /// Computes hashes that nobody outside can aim at.
@@ -62,20 +62,21 @@ pub(super) struct Loaded {
     pub(super) pages: Vec<String>,
 }
 
-/// Looks up a result. If it is too long, it has more records than may be told.
+/// Looks up a result. If it is too long, it has more records than may be told. Returns `None` if the
+/// log has to [catch up](caught_up) with SQL before.
 ///
 /// It is what the log says at its position, also of records that SQL has changed since: everybody
 /// is told of that by its events, whether they have this result or come back with an older one. What
 /// the log refuses never has an event.
 ///
 /// # Errors
-/// Those of [`Lens::take`]; the lens kept changing, or SQL changed more and more.
+/// Those of [`Lens::take`]; the lens kept changing.
 pub(super) async fn load(
     env: &RecordEnv,
     query: &LiveQuery,
     audience: &Audience,
     max_records: usize,
-) -> Result<Loaded, ApiError> {
+) -> Result<Option<Loaded>, ApiError> {
     let bounded = Query {
         // Those that SQL has changed may not be in the result.
         limit: Some((max_records.saturating_add(MAX_CAPTURED + 1)) as u64),
@@ -89,21 +90,33 @@ pub(super) async fn load(
         let answer = answer.await?;
         let position = answer.position;
         let Some(records) = as_in_the_log(env, (query, &lens), answer).await? else {
-            env.await_captured([&query.query.record_type]).await?;
-            tokio::time::sleep(CAPTURED_PAUSE).await;
-            lens = Lens::take(env, query, audience).await?;
-            continue;
+            return Ok(None);
         };
         let found = look.bring(env, records).await?;
         // The store may have been ahead of the lens. Nothing may be shown by rules that were not
         // valid at its position, nor by its names of fields.
         let after = Lens::take(env, query, audience).await?;
         if lens.is_same(&after) {
-            return Ok(loaded(env, (after, position), found));
+            return Ok(Some(loaded(env, (after, position), found)));
         }
         lens = after;
     }
-    Err(ApiError::overloaded("the live query"))
+    Err(busy())
+}
+
+/// Waits until the log has what SQL has done so far of what the query looks at.
+///
+/// # Errors
+/// It takes too long.
+pub(super) async fn caught_up(env: &RecordEnv, query: &LiveQuery) -> Result<(), ApiError> {
+    env.await_captured([&query.query.record_type]).await?;
+    tokio::time::sleep(CAPTURED_PAUSE).await;
+    Ok(())
+}
+
+/// The result cannot be looked up at present.
+pub(super) fn busy() -> ApiError {
+    ApiError::overloaded("the live query")
 }
 
 /// Returns a snapshot's result as the log has it at the snapshot's position; `None` if that cannot be

@@ -7,19 +7,18 @@ use parking_lot::Mutex;
 use skytrail_schema::code::ApiError;
 use skytrail_schema::event::Event;
 use skytrail_schema::id::{RecordId, TypeName};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 
 use super::frame_sender::{Ended, Inbox, ListenerId, frame_queue};
 use super::lens::{Audience, Credential};
-use super::listeners::{Interest, Job, Listeners, LiveQueriesState, ViewId};
-use super::load::load;
+use super::listeners::{Interest, Job, Listeners, LiveQueriesState, QueryAndAudience, ViewId};
+use super::load::{Loaded, MAX_ATTEMPTS, busy, caught_up, load};
 use super::matcher::{Matcher, Matchers};
 use super::query::LiveQuery;
 use super::replay::{Replayed, TOO_LONG, replay};
 use super::view::{Change, Work};
 use crate::log::{Timeline, TimelinePosition};
-use crate::plugin::errors::response_timed_out;
 use crate::record::env::RecordEnv;
 use crate::spawn::spawn_named;
 use crate::yield_budget::YieldBudget;
@@ -261,46 +260,28 @@ impl LiveQueries {
 
     /// Looks something up when it is its turn, and hands over the outcome.
     async fn run(self, job: Job) {
-        let shared = &self.0;
         if !job.pause.is_zero() {
             tokio::time::sleep(job.pause).await;
         }
-        let _turn = job.turn().await;
-        let permits = match job.work {
-            Work::Load(_) => &shared.load_permits,
-            Work::Replay(..) => &shared.replay_permits,
-        };
-        let Ok(_permit) = permits.acquire().await else {
+        let mut turn = Turn::of(&self, &job);
+        turn.take().await;
+        let begun = self.0.listeners.lock().begin(&job);
+        let Some(asked) = begun else {
             return;
         };
-        let begun = shared.listeners.lock().begin(&job);
-        let Some((query, audience)) = begun else {
-            return;
-        };
-        let (env, settings) = (&shared.env, shared.settings);
         match &job.work {
             Work::Load(number) => {
-                let loading = load(env, &query, &audience, settings.max_records);
-                let Some(outcome) = self.while_waited_for(job.view, loading).await else {
+                let looking = self.look_up(&asked, &mut turn);
+                let Some(outcome) = self.while_waited_for(job.view, looking).await else {
                     return;
                 };
-                let outcome = outcome.unwrap_or_else(|_late| Err(response_timed_out()));
-                let place = (job.view, *number);
-                let mut matchers = Matchers::new(env);
-                let mut yield_budget = YieldBudget::default();
-                loop {
-                    let taken = shared
-                        .listeners
-                        .lock()
-                        .loaded(place, &outcome, &mut matchers);
-                    match taken {
-                        Ok(jobs) => return self.begin(jobs),
-                        Err(open) => matchers.evaluate(open, &mut yield_budget).await,
-                    }
-                }
+                let outcome = outcome.unwrap_or_else(|_late| Err(busy()));
+                self.loaded((job.view, *number), &outcome).await;
             }
             Work::Replay(_, missed) => {
-                let replaying = replay(env, (&query, &audience), missed, settings);
+                let shared = &self.0;
+                let whose = (&*asked.0, &asked.1);
+                let replaying = replay(&shared.env, whose, missed, shared.settings);
                 let Some(replayed) = self.while_waited_for(job.view, replaying).await else {
                     return;
                 };
@@ -312,5 +293,73 @@ impl LiveQueries {
                 self.begin(job);
             }
         }
+    }
+
+    /// Looks up a result. Others have their turns while the log has to catch up with SQL.
+    async fn look_up(
+        &self,
+        (query, audience): &QueryAndAudience,
+        turn: &mut Turn<'_>,
+    ) -> Result<Loaded, ApiError> {
+        let Shared { env, settings, .. } = &*self.0;
+        for _ in 0..MAX_ATTEMPTS {
+            let loaded = load(env, query, audience, settings.max_records).await?;
+            if let Some(loaded) = loaded {
+                return Ok(loaded);
+            }
+            turn.give_back();
+            caught_up(env, query).await?;
+            turn.take().await;
+        }
+        Err(busy())
+    }
+
+    /// Hands over a result.
+    async fn loaded(&self, place: (ViewId, u64), outcome: &Result<Loaded, ApiError>) {
+        let Shared { env, listeners, .. } = &*self.0;
+        let mut matchers = Matchers::new(env);
+        let mut yield_budget = YieldBudget::default();
+        loop {
+            let taken = listeners.lock().loaded(place, outcome, &mut matchers);
+            match taken {
+                Ok(jobs) => return self.begin(jobs),
+                Err(open) => matchers.evaluate(open, &mut yield_budget).await,
+            }
+        }
+    }
+}
+
+/// What a job needs to look something up: the turn of its connection, and a permit.
+struct Turn<'a> {
+    job: &'a Job,
+    permits: &'a Semaphore,
+    taken: Option<(OwnedMutexGuard<()>, SemaphorePermit<'a>)>,
+}
+
+impl<'a> Turn<'a> {
+    /// The turn is not taken yet.
+    fn of(queries: &'a LiveQueries, job: &'a Job) -> Self {
+        let permits = match job.work {
+            Work::Load(_) => &queries.0.load_permits,
+            Work::Replay(..) => &queries.0.replay_permits,
+        };
+        Self {
+            job,
+            permits,
+            taken: None,
+        }
+    }
+
+    /// Waits in line.
+    async fn take(&mut self) {
+        let turn = self.job.turn().await;
+        // The semaphores are never closed.
+        let permit = self.permits.acquire().await.ok();
+        self.taken = permit.map(|permit| (turn, permit));
+    }
+
+    /// Lets others have it.
+    fn give_back(&mut self) {
+        self.taken = None;
     }
 }

@@ -1,12 +1,14 @@
 //! Orders of events that once went wrong.
 
+use std::time::Duration;
+
 use serde_json::{Value as Json, json};
 use skytrail_schema::query::Scope;
 
 use super::super::{Connected, Credential, LiveQuery, Subscribe};
 use super::ear::Ear;
 use super::world::{World, audience, changed, created, for_role, note, role, rules};
-use super::{begin, run};
+use super::{Dice, begin, run};
 
 async fn all_moves(world: &mut World) {
     world.apply(usize::MAX);
@@ -120,8 +122,12 @@ impl Greedy {
     fn ask(&self, world: &World, number: usize) -> bool {
         let path = json!({"$type": "keypath", "$val": "n"});
         let request = json!({"record_type": "note", "predicate": ["lt", path, number]});
+        self.ask_for(world, &number.to_string(), &request)
+    }
+
+    fn ask_for(&self, world: &World, name: &str, request: &Json) -> bool {
         let subscription = Subscribe {
-            name: number.to_string().into(),
+            name: name.into(),
             query: LiveQuery::parse(request.as_object().unwrap(), Scope::Public).unwrap(),
             from: None,
         };
@@ -211,6 +217,83 @@ fn who_asks_what_waits_in_anothers_line_does_not_wait_there() {
         assert_eq!(world.service.state().num_loads, 1, "the third of his");
         world.come_to_rest().await;
         assert_eq!(world.service.state().num_loads, 3);
+    });
+}
+
+/// Listens over a connection of its own.
+fn asking(world: &World, name: String, query: Json) -> Ear {
+    let mut ear = Ear::new(name, audience(Some("u0")), query);
+    ear.connect(&world.service);
+    ear
+}
+
+#[test]
+fn who_waits_until_the_log_has_what_sql_did_holds_up_nobody_else() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        world.commit(vec![created(&note("a"), json!({"n": 1}), &Json::Null)]);
+        all_moves(&mut world).await;
+        world.by_sql(vec![changed(&note("a"), json!({"n": 2}), &Json::Null)]);
+        let path = json!({"$type": "keypath", "$val": "room.n"});
+        // More than are looked up at once.
+        let beyond = (0..100).map(|number| {
+            let query = json!({"record_type": "note", "predicate": ["lt", path, number]});
+            asking(&world, format!("looks into rooms, {number}"), query)
+        });
+        let mut beyond: Vec<Ear> = beyond.collect();
+        let greedy = Greedy::new(&world);
+        let query = json!({"record_type": "note", "predicate": ["gt", path, 0]});
+        assert!(greedy.ask_for(&world, "beyond", &query));
+        world.release_all().await;
+        // Time stands still, so all of them are waiting.
+        assert_eq!(world.service.state().num_loads, 0);
+        let rooms = json!({"record_type": "room"});
+        let mut other = asking(&world, "asks for rooms".to_owned(), rooms);
+        let few = json!({"record_type": "room", "desired_keys": ["n"]});
+        assert!(greedy.ask_for(&world, "rooms", &few));
+        world.release_all().await;
+        assert_eq!(world.service.state().num_loads, 2);
+        assert!(other.hear());
+        while world.ingest(&mut Dice::new(1)) {
+            world.apply(usize::MAX);
+        }
+        for ear in beyond.iter_mut().chain([&mut other]) {
+            hear_all(&mut world, ear).await;
+        }
+    });
+}
+
+#[test]
+fn a_result_that_takes_too_long_ends_no_query_that_has_one() {
+    run(async {
+        let mut world = World::new(1 << 20);
+        begin(&world);
+        let mut has_one = ear("has a result");
+        has_one.connect(&world.service);
+        hear_all(&mut world, &mut has_one).await;
+        world.commit(vec![role("u0", "red", true)]);
+        world.apply(usize::MAX);
+        world.follow(usize::MAX);
+        world.rest().await;
+        let mut new = ear("is new");
+        new.connect(&world.service);
+        for _ in 0..2 {
+            world.rest().await;
+            assert_eq!(world.store.gate.num_waiting(), 1);
+            tokio::time::advance(Duration::from_secs(61)).await;
+            world.rest().await;
+            world.store.gate.release(0);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        while new.hear() {}
+        assert!(new.has_failed, "told when to ask again: {:?}", new.heard);
+        while has_one.hear() {}
+        assert!(!has_one.has_failed);
+        world.commit(vec![created(&note("a"), json!({"n": 1}), &for_role("red"))]);
+        hear_all(&mut world, &mut has_one).await;
+        new.connect(&world.service);
+        hear_all(&mut world, &mut new).await;
     });
 }
 

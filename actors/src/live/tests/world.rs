@@ -178,7 +178,7 @@ impl World {
             }
         };
         tokio::select! {
-            loaded = loaded => loaded.unwrap().pages,
+            loaded = loaded => loaded.unwrap().expect("the log has everything").pages,
             () = released => Vec::new(),
         }
     }
