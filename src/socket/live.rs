@@ -3,20 +3,19 @@
 //! The caller's identity is checked when the socket is opened, and again for each query. A client's
 //! mistakes are answered with an `error`; the socket stays open.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use actix_ws::{CloseCode, CloseReason, Session};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use skytrail_actors::live::{Connected, EndReason, Ended, ListenerId, Subscribe};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
 
-use super::incoming::{Incoming, pings};
+use super::incoming::{Incoming, TextPings};
 use super::outgoing::Outgoing;
 use super::seats::Seat;
 use super::upgrade::upgrade;
@@ -29,6 +28,11 @@ const MAX_MESSAGE_BYTES: usize = 1 << 20;
 const MAX_NAME_BYTES: usize = 256;
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
+/// What a page pings with.
+const PINGS: TextPings = TextPings {
+    is_ping,
+    pong: r#"{"event":"pong"}"#,
+};
 /// How long a client that is disconnected may take to receive the reason.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -43,7 +47,8 @@ pub fn open(
     (shown, admitted, seat): (Shown, Admitted, Seat),
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, stream) = upgrade(request, body, &[], MAX_MESSAGE_BYTES)?;
-    let incoming = Incoming::new(stream);
+    let incoming = Incoming::new(stream, session.clone());
+    let incoming = incoming.pinging(PING_EVERY).answering(PINGS);
     let Connected { id, inbox, ended } = services
         .live
         .connect(admitted.audience, admitted.credential);
@@ -52,10 +57,9 @@ pub fn open(
         shown,
         session,
         id,
-        ended,
     };
     actix_web::rt::spawn(async move {
-        socket.serve(incoming, admitted.end).await;
+        socket.serve(incoming, (admitted.end, ended)).await;
         drop(seat);
     });
     Ok(response.map_body(|_, said| BoxBody::new(Outgoing::new(inbox, said))))
@@ -94,110 +98,61 @@ struct Socket {
     shown: Shown,
     session: Session,
     id: ListenerId,
-    ended: Ended,
 }
 
 /// Why a socket is no longer served.
 enum DisconnectReason {
-    /// The client has disconnected.
-    Gone,
-    /// The client closes the socket, or made a mistake.
-    Closed(Option<CloseReason>),
+    /// The client has disconnected, closes the socket, or made a mistake.
+    Left(Option<CloseReason>),
     /// The server ends it.
     Ended(EndReason),
 }
 
 impl Socket {
-    async fn serve(mut self, mut incoming: Incoming, end: End) {
+    /// Serves until the client leaves or is disconnected, whatever is under way then.
+    async fn serve(mut self, mut incoming: Incoming, (end, mut ended): (End, Ended)) {
         let services = Arc::clone(&self.services);
-        let leaving = {
-            let ended = end.wait(&services);
-            let served = self.exchange(&mut incoming);
-            tokio::select! {
-                leaving = served => leaving,
-                refusal = ended => DisconnectReason::Ended(EndReason::Refused(refusal)),
-                () = services.stopping.cancelled() => DisconnectReason::Ended(EndReason::Stopping),
-            }
+        let leaving = tokio::select! {
+            answer = self.exchange(&mut incoming) => DisconnectReason::Left(answer),
+            ending = ended.wait() => DisconnectReason::Ended(ending),
+            refusal = end.wait(&services) => DisconnectReason::Ended(EndReason::Refused(refusal)),
+            () = services.stopping.cancelled() => DisconnectReason::Ended(EndReason::Stopping),
         };
         self.services.live.disconnect(self.id);
         let farewell = async {
-            let reason = match leaving {
-                DisconnectReason::Gone => None,
-                DisconnectReason::Closed(reason) => reason,
-                DisconnectReason::Ended(ending) => return say_farewell(self.session, ending).await,
-            };
-            let _ = self.session.close(reason).await;
+            match leaving {
+                DisconnectReason::Left(answer) => drop(self.session.close(answer).await),
+                DisconnectReason::Ended(ending) => say_farewell(self.session, ending).await,
+            }
         };
         let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 
-    async fn exchange(&mut self, incoming: &mut Incoming) -> DisconnectReason {
-        let mut pings = pings(PING_EVERY);
+    /// Carries out messages, in order, until the client leaves; returns the answer to that.
+    async fn exchange(&mut self, incoming: &mut Incoming) -> Option<CloseReason> {
         loop {
-            tokio::select! {
-                message = incoming.next() => {
-                    let text = match message {
-                        Ok(AggregatedMessage::Text(text)) => text.to_string(),
-                        Ok(AggregatedMessage::Binary(bytes)) => String::from_utf8_lossy(&bytes).into(),
-                        Ok(AggregatedMessage::Ping(bytes)) => {
-                            if let Some(leaving) = self.send(|mut session| async move { session.pong(&bytes).await }).await {
-                                return leaving;
-                            }
-                            continue;
-                        }
-                        Ok(AggregatedMessage::Pong(_)) => continue,
-                        Ok(AggregatedMessage::Close(reason)) => return DisconnectReason::Closed(reason),
-                        Err(Some(fault)) => return DisconnectReason::Closed(Some(fault.reason(MAX_MESSAGE_BYTES))),
-                        Err(None) => return DisconnectReason::Gone,
-                    };
-                    if let Some(answer) = self.react(&text).await
-                        && let Some(leaving) = self.say(answer).await
-                    {
-                        return leaving;
-                    }
-                }
-                ending = self.ended.wait() => return DisconnectReason::Ended(ending),
-                _ = pings.tick() => {
-                    if incoming.is_silent() { return DisconnectReason::Gone; }
-                    if let Some(leaving) = self.send(|mut session| async move { session.ping(b"").await }).await {
-                        return leaving;
-                    }
-                }
+            match incoming.next().await {
+                Ok(message) => incoming.meanwhile(self.react(&message.text())).await.ok()?,
+                Err(ending) => return ending.answer(MAX_MESSAGE_BYTES),
             }
         }
     }
 
-    async fn say(&mut self, text: String) -> Option<DisconnectReason> {
-        self.send(|mut session| async move { session.text(text).await })
-            .await
-    }
-
-    /// Sends something; a client that does not read blocks this until its connection is ended.
-    async fn send<F>(&mut self, send: impl FnOnce(Session) -> F) -> Option<DisconnectReason>
-    where
-        F: Future<Output = Result<(), actix_ws::Closed>>,
-    {
-        tokio::select! {
-            biased;
-            sent = send(self.session.clone()) => sent.err().map(|_| DisconnectReason::Gone),
-            ending = self.ended.wait() => Some(DisconnectReason::Ended(ending)),
-        }
-    }
-
-    /// Carries out a message; returns the frame that answers it, if any.
-    async fn react(&self, text: &str) -> Option<String> {
+    /// Carries out a message; if that fails, says so. A client that does not read blocks this.
+    async fn react(&mut self, text: &str) -> Result<(), actix_ws::Closed> {
         let mut name = None;
-        let frame = match (self.obey(text, &mut name).await, name) {
-            (Ok(answer), _) => answer?,
-            (Err(error), Some(name)) => {
-                json!({"id": name, "event": "error", "error": error.to_wire()})
-            }
-            (Err(error), None) => json!({"event": "error", "error": error.to_wire()}),
+        let Err(error) = self.obey(text, &mut name).await else {
+            return Ok(());
         };
-        Some(frame.to_string())
+        let error = error.to_wire();
+        let frame = match name {
+            Some(name) => json!({"id": name, "event": "error", "error": error}),
+            None => json!({"event": "error", "error": error}),
+        };
+        self.session.text(frame.to_string()).await
     }
 
-    async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<Option<Json>, ApiError> {
+    async fn obey(&self, text: &str, named: &mut Option<String>) -> Result<(), ApiError> {
         let services = &self.services;
         let limits = &services.settings.limits;
         *named = name_in(text);
@@ -208,9 +163,6 @@ impl Socket {
             return Err(bad("expected an object"));
         };
         let action = body.get("action").and_then(Json::as_str);
-        if action == Some("live:ping") {
-            return Ok(Some(json!({"event": "pong"})));
-        }
         let Some(name) = named.as_deref() else {
             let text = format!("id must be a string of 1 to {MAX_NAME_BYTES} bytes");
             return Err(ApiError::invalid_argument(text, &["id"]));
@@ -226,12 +178,11 @@ impl Socket {
                         query,
                         from: read_from(&body)?,
                     },
-                )?;
-                Ok(None)
+                )
             }
             Some("live:unsubscribe") => {
                 if services.live.unsubscribe(self.id, name) {
-                    return Ok(None);
+                    return Ok(());
                 }
                 let text = format!("there is no live query {name:?}");
                 Err(ApiError::invalid_argument(text, &["id"]))
@@ -242,6 +193,17 @@ impl Socket {
             }
         }
     }
+}
+
+/// Whether a message is the ping of a page.
+fn is_ping(text: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Asked {
+        action: String,
+    }
+    // A list would be read as the members in order.
+    let is_object = text.trim_ascii_start().starts_with('{');
+    is_object && json::typed::<Asked>(text).is_ok_and(|asked| asked.action == "live:ping")
 }
 
 /// Returns the name of the query that a message is about, also if the rest makes no sense or is nested

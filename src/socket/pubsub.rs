@@ -10,7 +10,7 @@ use actix::Addr;
 use actix::prelude::SendError;
 use actix_web::body::BoxBody;
 use actix_web::{HttpRequest, HttpResponse, web};
-use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use actix_ws::{CloseCode, CloseReason, Session};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use skytrail_actors::hub::{Connect, Connected, Disconnect, Hub, ListenerId};
@@ -19,10 +19,10 @@ use skytrail_schema::json;
 use tokio::sync::oneshot::Receiver;
 use tokio_util::sync::CancellationToken;
 
-use super::incoming::{Incoming, pings};
+use super::incoming::{Ending, Incoming, Message};
 use super::outgoing::Outgoing;
 use super::seats::{Seat, Seats};
-use super::upgrade::{Fault, upgrade};
+use super::upgrade::upgrade;
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -90,7 +90,6 @@ enum Reaction {
 }
 
 /// How a socket ends: a last text if there is one, and the reason in the close frame.
-#[derive(Default)]
 struct SocketClose {
     text: Option<String>,
     reason: Option<CloseReason>,
@@ -110,18 +109,13 @@ pub async fn open(
     let (response, session, stream) = upgrade(request, body, &[], max)?;
     let connected = door.hub.send(Connect).await;
     let connected = connected.map_err(actix_web::error::ErrorServiceUnavailable)?;
-    let incoming = Incoming::new(stream);
+    let incoming = Incoming::new(stream, session.clone()).pinging(PING_EVERY);
     let Connected {
         id,
         frames,
         dropped,
     } = connected;
-    let socket = Socket {
-        session,
-        door,
-        id,
-        is_gone: false,
-    };
+    let socket = Socket { session, door, id };
     actix_web::rt::spawn(async move {
         socket.serve(incoming, dropped).await;
         drop(seat);
@@ -134,13 +128,10 @@ struct Socket {
     session: Session,
     door: HubDoor,
     id: ListenerId,
-    /// Set when writing has failed. The client may still have sent something before.
-    is_gone: bool,
 }
 
 impl Socket {
     async fn serve(mut self, mut incoming: Incoming, mut dropped: Receiver<()>) {
-        let mut pings = pings(PING_EVERY);
         let ending = loop {
             tokio::select! {
                 message = incoming.next() => {
@@ -149,10 +140,6 @@ impl Socket {
                 }
                 () = self.door.stopping.cancelled() => break SocketClose::because(CloseCode::Away, "the server is stopping"),
                 _ = &mut dropped => break SocketClose::because(CloseCode::Policy, "too slow: messages were waiting"),
-                _ = pings.tick() => {
-                    if incoming.is_silent() { break SocketClose::default(); }
-                    self.is_gone |= self.session.ping(b"").await.is_err();
-                }
             }
         };
         // Everything that it published before has been delivered when this is answered.
@@ -163,34 +150,20 @@ impl Socket {
         let _ = self.session.close(ending.reason).await;
     }
 
-    /// Handles what the client sent; returns how the socket ends, if it does.
-    async fn take(
-        &mut self,
-        message: Result<AggregatedMessage, Option<Fault>>,
-    ) -> Option<SocketClose> {
-        let reaction = match message {
-            Ok(AggregatedMessage::Text(text)) => self.react(&text).await,
-            Ok(AggregatedMessage::Binary(bytes)) => {
-                self.react(&String::from_utf8_lossy(&bytes)).await
-            }
-            Ok(AggregatedMessage::Ping(bytes)) => {
-                self.is_gone |= self.session.pong(&bytes).await.is_err();
-                return None;
-            }
-            Ok(AggregatedMessage::Pong(_)) => return None,
-            Ok(AggregatedMessage::Close(reason)) => {
-                return Some(SocketClose { text: None, reason });
-            }
-            Err(fault) => {
-                let max = self.door.limits.max_message_bytes;
-                let reason = fault.map(|fault| fault.reason(max));
+    /// Handles what the client sent; returns how the socket ends, if it does. A client that can no
+    /// longer be written to may still have sent something.
+    async fn take(&mut self, message: Result<Message, Ending>) -> Option<SocketClose> {
+        let message = match message {
+            Ok(message) => message,
+            Err(ending) => {
+                let reason = ending.answer(self.door.limits.max_message_bytes);
                 return Some(SocketClose { text: None, reason });
             }
         };
-        match reaction {
+        match self.react(&message.text()).await {
             Reaction::Nothing => None,
             Reaction::Say(text) => {
-                self.is_gone |= self.session.text(text).await.is_err();
+                let _ = self.session.text(text).await;
                 None
             }
             Reaction::End(text) => Some(SocketClose {

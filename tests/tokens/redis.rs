@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::is_good;
 use super::redis_server::Redis;
+use crate::live::listener::{Listener, TIMEOUT};
 use crate::support::client::Client;
 use crate::support::eventually;
 use crate::support::server::TestServer;
@@ -130,4 +131,22 @@ fn a_redis_that_is_away_ends_no_session() {
     eventually("redis is used again", || {
         (ada.call("me", json!({})).code() == 0).then_some(())
     });
+}
+
+#[test]
+fn who_is_locked_out_hears_no_more_while_a_token_is_looked_up() {
+    let redis = Redis::start();
+    let server = server(&redis, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    let query = json!({"record_type": "note"});
+    let mut listener = Listener::open(&server, &ada);
+    listener.subscribe("q", query.clone());
+    redis.silence();
+    listener.ask("r", query);
+    let locked = json!({"auth_id": ada.user, "disabled": true});
+    let master = Client::master(&server);
+    master.call("auth:disable:set", locked).result();
+    let last = listener.next(TIMEOUT).unwrap();
+    assert_eq!(last["error"]["code"], 127, "{last}");
+    listener.until_closed();
 }

@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::support::eventually;
+use crate::support::machine::run;
 
 pub struct Redis {
     child: Child,
@@ -43,6 +44,11 @@ impl Redis {
     pub fn connect(&self) -> redis::Connection {
         let client = redis::Client::open(self.url()).unwrap();
         client.get_connection().unwrap()
+    }
+
+    /// From now on, it is silent: it answers nothing, and closes no connection.
+    pub fn silence(&self) {
+        run("kill", &["-STOP", &self.child.id().to_string()]).unwrap();
     }
 
     pub fn stop(&mut self) {

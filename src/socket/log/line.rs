@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use actix_ws::{AggregatedMessage, CloseCode, CloseReason, Session};
+use actix_ws::{AggregatedMessageStream, CloseCode, CloseReason, Session};
 use serde_json::{Map, Value as Json, json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::json;
-use tokio::time::{Interval, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::MAX_MESSAGE_BYTES;
-use crate::socket::incoming::{Incoming, pings};
+use crate::socket::incoming::{Ending, Incoming};
 
 /// How often the server pings the client.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -23,7 +23,6 @@ pub(super) struct Line {
     session: Session,
     incoming: Incoming,
     stopping: CancellationToken,
-    pings: Interval,
     /// What the client has done wrong.
     fault: Option<CloseReason>,
 }
@@ -41,43 +40,33 @@ pub(super) enum Received {
 pub(super) struct Gone;
 
 impl Line {
-    pub(super) fn new(session: Session, incoming: Incoming, stopping: CancellationToken) -> Self {
+    pub(super) fn new(
+        session: Session,
+        stream: AggregatedMessageStream,
+        stopping: CancellationToken,
+    ) -> Self {
+        let incoming = Incoming::new(stream, session.clone());
         Self {
             session,
-            incoming,
+            incoming: incoming.pinging(PING_EVERY),
             stopping,
-            pings: pings(PING_EVERY),
             fault: None,
         }
     }
 
     /// Waits for the client's next message. Can be cancelled and called again.
     pub(super) async fn heard(&mut self) -> Received {
-        loop {
-            let message = tokio::select! {
-                message = self.incoming.next() => message,
-                () = self.stopping.cancelled() => return Received::Ended,
-                _ = self.pings.tick() => {
-                    if self.incoming.is_silent() || self.session.ping(b"").await.is_err() {
-                        return Received::Ended;
-                    }
-                    continue;
+        let message = tokio::select! {
+            message = self.incoming.next() => message,
+            () = self.stopping.cancelled() => return Received::Ended,
+        };
+        match message {
+            Ok(message) => parse(&message.text()),
+            Err(ending) => {
+                if let Ending::Broken(fault) = ending {
+                    self.fault = Some(fault.reason(MAX_MESSAGE_BYTES));
                 }
-            };
-            match message {
-                Ok(AggregatedMessage::Text(text)) => return parse(text.as_bytes()),
-                Ok(AggregatedMessage::Binary(bytes)) => return parse(&bytes),
-                Ok(AggregatedMessage::Ping(bytes)) => {
-                    if self.session.pong(&bytes).await.is_err() {
-                        return Received::Ended;
-                    }
-                }
-                Ok(AggregatedMessage::Pong(_)) => {}
-                Err(fault) => {
-                    self.fault = fault.map(|fault| fault.reason(MAX_MESSAGE_BYTES));
-                    return Received::Ended;
-                }
-                Ok(AggregatedMessage::Close(_)) => return Received::Ended,
+                Received::Ended
             }
         }
     }
@@ -104,8 +93,8 @@ impl Line {
     }
 }
 
-fn parse(text: &[u8]) -> Received {
-    match json::from_slice(text) {
+fn parse(text: &str) -> Received {
+    match json::from_str(text) {
         Ok(Json::Object(message)) => Received::Message(message),
         _ => Received::Unreadable(ApiError::new(
             Code::BadRequest,

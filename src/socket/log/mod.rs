@@ -14,7 +14,6 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 
-use super::incoming::Incoming;
 use super::upgrade::upgrade;
 use crate::services::Services;
 use line::{Line, Received};
@@ -32,7 +31,7 @@ pub fn open(
     body: web::Payload,
 ) -> actix_web::Result<HttpResponse> {
     let (response, session, stream) = upgrade(request, body, &[], MAX_MESSAGE_BYTES)?;
-    let line = Line::new(session, Incoming::new(stream), services.stopping.clone());
+    let line = Line::new(session, stream, services.stopping.clone());
     actix_web::rt::spawn(serve(services, line));
     Ok(response)
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use actix::Addr;
-use actix_ws::{AggregatedMessage, AggregatedMessageStream, CloseCode, CloseReason, Session};
+use actix_ws::{AggregatedMessageStream, CloseCode, CloseReason, Session};
 use skytrail_actors::plugin::PluginConnection;
 use skytrail_actors::plugin::messages::{FromTransport, TransportEvent};
 use skytrail_actors::plugin::protocol::{self, FrameError};
 use skytrail_actors::plugin::transport::{Outgoing, OutgoingReceiver};
 
-use crate::socket::incoming::Incoming;
+use crate::socket::incoming::{Ending, Incoming, Message};
 use crate::socket::upgrade::Fault;
 
 /// How long a worker may take to answer the server's goodbye.
@@ -24,7 +24,7 @@ pub(super) async fn run(
     actor: Addr<PluginConnection>,
 ) {
     let goodbye = outgoing.goodbye();
-    let reading = read(Incoming::new(stream), session.clone(), &actor);
+    let reading = read(Incoming::new(stream, session.clone()), &actor);
     let writing = write(session, outgoing);
     let given_up = async {
         goodbye.await;
@@ -46,28 +46,18 @@ pub(super) async fn run(
 
 /// Reads messages, and waits for the actor after each one, so that a flood is slowed to the actor's
 /// pace. Returns how the connection ended.
-async fn read(
-    mut incoming: Incoming,
-    mut session: Session,
-    actor: &Addr<PluginConnection>,
-) -> TransportEvent {
+async fn read(mut incoming: Incoming, actor: &Addr<PluginConnection>) -> TransportEvent {
     loop {
         let event = match incoming.next().await {
-            Ok(AggregatedMessage::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
-            Ok(AggregatedMessage::Binary(_)) => TransportEvent::Binary,
-            Ok(AggregatedMessage::Ping(bytes)) => {
-                // A worker that can no longer be written to may still have sent something.
-                let _ = session.pong(&bytes).await;
-                continue;
-            }
-            Ok(AggregatedMessage::Pong(_)) => continue,
-            Ok(AggregatedMessage::Close(reason)) => return farewell(reason.as_ref()),
-            Err(Some(fault)) => {
+            Ok(Message::Text(text)) => TransportEvent::Frame(protocol::parse(&text)),
+            Ok(Message::Binary(_)) => TransportEvent::Binary,
+            Err(Ending::Closed(reason)) => return farewell(reason.as_ref()),
+            Err(Ending::Broken(fault)) => {
                 let _ = actor.send(FromTransport(misdeed(fault))).await;
                 wait_for_end().await;
                 return TransportEvent::Closed;
             }
-            Err(None) => return TransportEvent::Closed,
+            Err(Ending::Gone) => return TransportEvent::Closed,
         };
         if actor.send(FromTransport(event)).await.is_err() {
             return TransportEvent::Closed;

@@ -3,10 +3,11 @@
 use serde_json::{Value as Json, json};
 
 use super::{AWAY, settings};
-use crate::live::listener::{Followed, Listener};
+use crate::live::listener::{Followed, Listener, TIMEOUT};
 use crate::support::client::Client;
 use crate::support::postgres::Postgres;
 use crate::support::server::TestServer;
+use crate::support::wire::Wire;
 
 /// A query that needs no more than the events, and one that is run again when a room changes.
 fn queries() -> [(&'static str, Json); 2] {
@@ -70,4 +71,32 @@ fn who_has_a_result_is_told_what_follows_when_the_database_is_back() {
     }
     let room = &stays.followed["wide"].records["note/1"]["_transient"]["room"];
     assert_eq!(room["n"], 2);
+}
+
+/// Who asks is looked up in the database for every query.
+#[test]
+fn a_page_is_answered_that_its_connection_works_while_its_query_waits_for_the_database() {
+    let postgres = Postgres::start();
+    let database = postgres.database(&[]);
+    let wire = Wire::to(postgres.folder());
+    let url = wire.url(database.name());
+    let server = TestServer::with(&[("DATABASE_URL", &*url), ("HEAD_CACHE_BYTES", "0")]);
+    let ada = Client::signed_up(&server, "ada");
+    ada.save("note/1", json!({"n": 1}));
+    ada.query("note", Json::Null);
+    let mut listener = Listener::open(&server, &ada);
+    wire.silence();
+    listener.ask("q", json!({"record_type": "note"}));
+    for message in [
+        json!({"action": "live:unsubscribe", "id": "q"}),
+        json!({"action": "live:ping"}),
+    ] {
+        listener.socket.send(&message.to_string());
+    }
+    assert_eq!(listener.next(TIMEOUT), Some(json!({"event": "pong"})));
+    wire.speak();
+    // The rest is done in the order in which it was sent.
+    listener.until("q", |it| it.has_ended);
+    assert_eq!(listener.followed["q"].error, None);
+    listener.subscribe("q", json!({"record_type": "note"}));
 }
