@@ -454,5 +454,9 @@ mod tests {
         let (mut unread, _open) = incoming(vec![frame(PONG, b"")]);
         unread.num_silent_pings = MAX_SILENT_PINGS;
         assert_eq!([(); 3].map(|()| unread.is_silent()), [false, false, true]);
+        // Nobody has read what is behind so many messages.
+        let (mut ahead, _open) = incoming(vec![frame(TEXT, b"").repeat(10_000)]);
+        while_busy(&mut ahead);
+        assert_eq!([(); 3].map(|()| ahead.is_silent()), [false; 3]);
     }
 }
