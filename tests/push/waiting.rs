@@ -57,7 +57,7 @@ fn what_is_withdrawn_while_it_waits_is_never_sent() {
     );
     assert_eq!(
         listed(&master, json!({"device": bens, "after": first["id"]})),
-        [second.clone()]
+        std::slice::from_ref(second)
     );
     assert_eq!(listed(&master, json!({"limit": 3})).len(), 3);
     let tried = eventually("one was tried", || {
