@@ -17,6 +17,7 @@ mod backup;
 mod both_sdks;
 mod captured_sql;
 mod chat;
+mod commands;
 mod crash;
 mod dev;
 mod devices;

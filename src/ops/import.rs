@@ -138,6 +138,7 @@ pub(super) fn end(
 
 impl FilesFrom {
     fn run(&self, config: &Config) -> Result<(), String> {
+        config.check_data_dir().map_err(|error| error.to_string())?;
         telemetry::start(&config.log);
         let mut report = begin(self.report.as_deref())?;
         let from = self.from.source().ok_or("nothing to copy from")?;
@@ -153,6 +154,7 @@ fn begin(path: Option<&Path>) -> Result<Report, String> {
 
 impl Skygear {
     fn run(&self, config: &Config) -> Result<(), String> {
+        config.check_data_dir().map_err(|error| error.to_string())?;
         telemetry::start(&config.log);
         let mut report = begin(self.report.as_deref())?;
         let options = Options {

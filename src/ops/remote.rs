@@ -29,7 +29,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct ServerFlag {
     /// The server's address, such as `http://127.0.0.1:3000`; defaults to the one in the settings
     /// (`HOST`).
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     server: Option<String>,
 }
 

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod load;
 pub mod machine;
+pub mod place;
 pub mod postgres;
 pub mod power;
 pub mod program;

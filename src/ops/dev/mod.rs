@@ -66,6 +66,7 @@ impl DevCommand {
 /// The server does not start, the plugin's command is invalid, or a folder cannot be watched.
 pub fn run(config: &Config, command: &DevCommand) -> Result<(), String> {
     telemetry::start(&config.log);
+    config.check_data_dir().map_err(|error| error.to_string())?;
     let words = child::words("--plugin", &command.plugin)?;
     let (watcher, changes) = watch::begin(&command.watch, &command.ext, &config.data_dir)?;
     let name = config.plugins.first().map_or(&command.name, |it| &it.name);
