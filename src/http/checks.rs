@@ -447,14 +447,22 @@ impl<'a> CheckedRequest<'a> {
     }
 
     fn classify_key(&self) -> Result<KeyKind, ApiError> {
-        let Some(key) = &self.key else {
-            return Ok(KeyKind::None);
-        };
-        self.services.kind_of_key(key).ok_or_else(|| {
-            let message = format!("Cannot verify api key: `{key}`");
-            ApiError::new(Code::AccessKeyNotAccepted, message)
-        })
+        kind_of_key(self.services, self.key.as_deref())
     }
+}
+
+/// Returns the kind of the key that was shown, if one was.
+///
+/// # Errors
+/// 103 for a key that is none of the app's.
+pub(super) fn kind_of_key(services: &Services, shown: Option<&str>) -> Result<KeyKind, ApiError> {
+    let Some(key) = shown else {
+        return Ok(KeyKind::None);
+    };
+    services.kind_of_key(key).ok_or_else(|| {
+        let message = format!("Cannot verify api key: `{key}`");
+        ApiError::new(Code::AccessKeyNotAccepted, message)
+    })
 }
 
 /// Returns the error for a push when no push service is configured.

@@ -5,18 +5,21 @@ use serde::Serialize;
 use serde_json::json;
 use skytrail_schema::caller::KeyKind;
 
+use super::checks;
 use super::error;
 use super::shown::KEY;
 use crate::parts::States;
 use crate::services::Services;
 
 /// Answers with the states if the master key is shown, because they contain names of record types.
-/// Anyone else only learns that the server is alive.
+/// Anyone else only learns that the server is alive; but who shows a key that is none is told so,
+/// and does not take it for the master key.
 pub async fn health(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let key = KEY.in_head(&request);
-    let kind = key.and_then(|key| services.kind_of_key(&key));
-    if kind != Some(KeyKind::Master) {
-        return error::respond(HttpResponse::Ok(), &json!({"status": "OK"}));
+    match checks::kind_of_key(&services, key.as_deref()) {
+        Ok(KeyKind::Master) => {}
+        Ok(_) => return error::respond(HttpResponse::Ok(), &json!({"status": "OK"})),
+        Err(refused) => return error::failure(&refused),
     }
     let states = services.states().await;
     let reasons = states.troubles();

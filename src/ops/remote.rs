@@ -217,7 +217,7 @@ impl RunningServer {
         if health.get("status").is_none() {
             return Err(self.foreign(status));
         }
-        // Whoever has another key is answered, too, but only that the server runs.
+        // The client key is answered, too, but only that the server runs.
         if health.get("log").is_none() {
             let code = Code::AccessKeyNotAccepted.number();
             return Err(self.refusal(&json!({"code": code})));

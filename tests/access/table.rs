@@ -169,7 +169,7 @@ const LAMBDAS: &[(&str, &str)] = &[
 /// Addresses other than those of actions: method, path, and the statuses for nobody, a wrong key,
 /// the client key and the master key.
 const ADDRESSES: &[(&str, &str, [u16; 4])] = &[
-    ("GET", "/_/health", [200, 200, 200, 200]),
+    ("GET", "/_/health", [200, 401, 200, 200]),
     ("GET", "/_/metrics", [401, 401, 401, 200]),
     // A download needs a signature, whatever the key. An upload passes the checks, and is then
     // empty.
