@@ -51,7 +51,7 @@ const DIFFERENT: u8 = 3;
 
 #[derive(Debug, Args)]
 struct SettingFlags {
-    /// Where to listen, as [host]:port (`HOST`).
+    /// Where to listen, as `[host]:port` (`HOST`).
     #[arg(long, global = true, value_name = "ADDRESS")]
     host: Option<String>,
     /// The folder for the server's data (`DATA_DIR`).

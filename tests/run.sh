@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what the tests need, checks formatting and lints, and runs all tests:
+# Sets up what the tests need, checks formatting, lints and links in comments, and runs all tests:
 #
 #   tests/run.sh             everything
 #   tests/run.sh --setup     the set-up only
@@ -185,6 +185,8 @@ install_s3
 if [ $# -eq 0 ]; then
     check cargo fmt --all --check
     check cargo clippy --workspace --all-targets --quiet -- -D warnings
+    check env RUSTDOCFLAGS="-D warnings" \
+        cargo doc --workspace --no-deps --document-private-items --quiet
     test_js_sdk sdks/js
     test_js_sdk sdks/live
 fi

@@ -44,7 +44,7 @@ use crate::proof::{NOTES_FILE, Notes};
 pub struct Plan {
     /// The target folder, which must be empty.
     pub to: PathBuf,
-    /// The backup; see [`choose`].
+    /// The backup; see [`choose`](super::choose::choose).
     pub backup: Manifest,
     /// Where the log is to end.
     pub until: Until,

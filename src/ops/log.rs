@@ -30,7 +30,7 @@ pub enum LogCommand {
     },
     /// Prints the event at a position, or every event of a stream, in full.
     Show {
-        /// A position such as 42, or a stream such as record/note/1, type/note, user/<id>.
+        /// A position such as 42, or a stream such as `record/note/1`, `type/note`, `user/<id>`.
         what: String,
     },
     /// Prints events of a running server as they arrive, one JSON object per line, until it is

@@ -4,7 +4,7 @@
 //!    [`ScheduledTask`] for each timer.
 //! 2. The [`Driver`] wakes a task in the second before the one in which the task may be due. The
 //!    task then looks at its state in the log ([`TaskStates`]), at the due times of its spec
-//!    ([`when`](self::when)), and decides what follows ([`decide`](self::decide)). All of that is pure.
+//!    ([`when`]), and decides what follows ([`decide`]). All of that is pure.
 //! 3. A run is claimed first, by an event that names its due time. The log accepts only one claim
 //!    per due time, whoever tries, unless the clock is set back by more than a minute. In that case
 //!    a new schedule in the log starts the task afresh.

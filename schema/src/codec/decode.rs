@@ -8,7 +8,7 @@ use crate::chain::ChainHash;
 use crate::event::{Commit, EventFilter, EventKind, Stream};
 
 /// Decodes a commit. An event that is sealed with a destroyed key becomes
-/// [erased](EventBody::Erased).
+/// [erased](crate::event::EventBody::Erased).
 ///
 /// This does not check that the bytes are what was written: [`verify_chain`] and the frame's
 /// checksum do.
