@@ -2,6 +2,7 @@
 
 mod alarms;
 mod history;
+mod live;
 pub mod page;
 pub mod play;
 mod plugins;
