@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 use skytrail_actors::plugin::TransportKind;
 use skytrail_actors::plugin::registration::Registration;
 
+use crate::support::program::repository;
 use crate::support::server::TestServer;
 use page::Example;
 use play::Player;
@@ -132,6 +133,29 @@ fn settings_on_the_pages_exist() {
     for name in named {
         let is_logger = name.starts_with("LOG_LEVEL_");
         assert!(is_logger || known.contains(name), "{name} is no setting");
+    }
+}
+
+/// The paths on the pages for contributors lead somewhere.
+#[test]
+fn paths_on_the_pages_exist() {
+    const PAGES: [&str; 2] = ["docs/ARCHITECTURE.md", "docs/CONTRIBUTING.md"];
+    // Streams of the log.
+    const NO_PATHS: [&str; 2] = ["record/note/1", "type/note"];
+    let word = regex::Regex::new("`([a-z0-9][A-Za-z0-9_./-]*)`").unwrap();
+    let is_path = |word: &&str| {
+        let endings = [".rs", ".js", ".py"];
+        let is_file = endings.iter().any(|it| word.ends_with(it));
+        (word.contains('/') || is_file) && !NO_PATHS.contains(word)
+    };
+    for page in PAGES {
+        let text = std::fs::read_to_string(repository(page)).unwrap();
+        let words = word.captures_iter(&text).map(|it| it.get(1).unwrap());
+        let paths: Vec<&str> = words.map(|it| it.as_str()).filter(is_path).collect();
+        assert!(paths.len() > 10, "{page}: {paths:?}");
+        let is_lost = |path: &&&str| !repository(path).exists();
+        let lost: Vec<_> = paths.iter().filter(is_lost).collect();
+        assert!(lost.is_empty(), "{page}: {lost:?}");
     }
 }
 
