@@ -78,9 +78,6 @@ pub(super) async fn retry(call: Call) -> Outcome {
 
 /// Returns which service is meant, if it is not all.
 fn service(call: &Call) -> Result<Option<&str>, ApiError> {
-    if !call.services.push.is_configured() {
-        return Err(push_not_configured());
-    }
     request::text(&call.body, "service")
 }
 

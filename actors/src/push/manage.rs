@@ -77,7 +77,10 @@ impl Push {
         };
         let mut names: Vec<&str> = services.iter().map(|it| it.sender.name()).collect();
         names.sort_unstable();
-        let message = format!("no such push service; there are: {}", names.join(", "));
+        let message = match names.is_empty() {
+            true => "no push service is configured".to_owned(),
+            false => format!("no such push service; there are: {}", names.join(", ")),
+        };
         let its = services.into_iter().filter(|it| it.sender.name() == name);
         let its: Vec<&Service> = its.collect();
         if its.is_empty() {
