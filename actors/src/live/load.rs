@@ -92,7 +92,7 @@ pub(super) async fn load(
         let Some(records) = as_in_the_log(env, (query, &lens), answer).await? else {
             return Ok(None);
         };
-        let found = look.bring(env, records).await?;
+        let found = look.bring_as_of(env, records, position).await?;
         // The store may have been ahead of the lens. Nothing may be shown by rules that were not
         // valid at its position, nor by its names of fields.
         let after = Lens::take(env, query, audience).await?;

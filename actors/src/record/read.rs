@@ -242,6 +242,30 @@ impl FoundView<'_> {
         self.bring_from(included, &definition, heads)
     }
 
+    /// Like [`FoundView::bring`], but as of the position at which the records were found: what is
+    /// included can have changed since, or be ahead of the store.
+    pub(crate) async fn bring_as_of(
+        &self,
+        env: &RecordEnv,
+        heads: Vec<Arc<Head>>,
+        position: u64,
+    ) -> Result<Vec<Found>, ApiError> {
+        let definition = env.definition(&self.query.record_type);
+        let mut ids = self.included_ids(&definition, &heads);
+        let mut included = env.load_heads(&ids).await?.by_id;
+        let is_from_before = |head: &Arc<Head>| head.position <= position;
+        ids.retain(|id| !included.get(id).is_some_and(is_from_before));
+        let before = env.load_each_from_log(&ids, position).await?;
+        for (id, head) in ids.into_iter().zip(before) {
+            match head {
+                Some(head) => included.insert(id, Arc::new(head)),
+                None => included.remove(&id),
+            };
+        }
+        included.retain(|_, head| may_find(&self.viewer, &head.record));
+        self.bring_from((included, env.max_included_bytes), &definition, heads)
+    }
+
     /// Like [`FoundView::bring`], but with included records that are already loaded, and the
     /// maximum bytes that they may add. The caller may see these records.
     pub(super) fn bring_from(

@@ -8,7 +8,7 @@ use skytrail_schema::query::Scope;
 use super::super::{Connected, Credential, LiveQuery, Subscribe};
 use super::ear::Ear;
 use super::world::{World, audience, changed, created, for_role, note, role, rules};
-use super::{Dice, begin, run};
+use super::{Dice, begin, room, run};
 
 async fn all_moves(world: &mut World) {
     world.apply(usize::MAX);
@@ -294,6 +294,41 @@ fn a_result_that_takes_too_long_ends_no_query_that_has_one() {
         hear_all(&mut world, &mut has_one).await;
         new.connect(&world.service);
         hear_all(&mut world, &mut new).await;
+    });
+}
+
+/// However far the load has got when an included record changes.
+#[test]
+fn what_a_result_includes_is_of_the_results_position() {
+    run(async {
+        for (num_reads, max_bytes) in (0..10).flat_map(|number| [(number, 0), (number, 1 << 20)]) {
+            let mut world = World::new(max_bytes);
+            begin(&world);
+            let room = room();
+            let fields = json!({"n": 1, "room": {"$type": "ref", "$id": "room/r"}});
+            world.commit(vec![created(&room, json!({"n": 1}), &Json::Null)]);
+            world.commit(vec![created(&note("a"), fields, &Json::Null)]);
+            all_moves(&mut world).await;
+            let path = |name: &str| json!({"$type": "keypath", "$val": name});
+            let query = json!({"record_type": "note", "predicate": ["lt", path("room.n"), 5],
+                "include": {"room": path("room")}});
+            let mut ear = asking(&world, format!("after {num_reads} reads"), query);
+            world.rest().await;
+            for _ in 0..num_reads {
+                if world.store.gate.num_waiting() > 0 {
+                    world.store.gate.release(0);
+                }
+                world.rest().await;
+            }
+            world.commit(vec![changed(&room, json!({"n": 9}), &Json::Null)]);
+            world.apply(usize::MAX);
+            world.release_all().await;
+            while ear.hear() {}
+            let heard = ear.heard.concat();
+            assert!(heard.contains("ready"), "{heard}");
+            assert!(!heard.contains("\"n\":9"), "{heard}");
+            hear_all(&mut world, &mut ear).await;
+        }
     });
 }
 
