@@ -12,8 +12,9 @@ use crate::parts::States;
 use crate::services::Services;
 
 /// Answers with the states if the master key is shown, because they contain names of record types.
-/// Anyone else only learns that the server is alive; but who shows a key that is none is told so,
-/// and does not take it for the master key.
+///
+/// Anyone else only learns that the server is alive. Whoever shows a key that is none is told so:
+/// they would take it for one that counts.
 pub async fn health(services: web::Data<Services>, request: HttpRequest) -> HttpResponse {
     let key = KEY.in_head(&request);
     match checks::kind_of_key(&services, key.as_deref()) {
