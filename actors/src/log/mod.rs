@@ -22,7 +22,7 @@ mod embedded;
 mod erasures;
 mod filler;
 mod folder;
-mod follower;
+mod indexer;
 pub mod journal;
 mod key;
 mod keyring;
@@ -52,7 +52,7 @@ pub use embedded::{
 };
 pub use erasures::{Erasure, Erasures};
 pub use folder::{folder_of, make_folder, make_folders, sync_folder, write_whole};
-pub use follower::FollowerState;
+pub use indexer::SledState;
 pub use key::ConflictKey;
 pub use keyring::{KEYRING_FILE, Keyring, KeyringCopy, KeyringError};
 pub use reserve::Reserve;

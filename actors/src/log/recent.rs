@@ -58,7 +58,8 @@ impl Recent {
             tail.erase(commit);
             tail.push(commit);
         }
-        // The newest group stays, however large it is: its followers are about to ask for it.
+        // The newest group stays, however large it is: readers at the log's end are about to ask for
+        // it.
         while tail.is_above(max_events, self.max_bytes) && tail.commits.len() > commits.len() {
             tail.drop_oldest();
         }

@@ -2,7 +2,7 @@
 //!
 //! Key: big-endian first position. Value: consecutive commits, compressed, or a large one as it is
 //! (see `chunk`). sled's own flush does not protect against power loss, and a damaged page can hang
-//! a reader. So nothing is acknowledged on its word, and reads have a deadline (see `follower`).
+//! a reader. So nothing is acknowledged on its word, and reads have a deadline (see `indexer`).
 
 use std::path::Path;
 use std::sync::mpsc::RecvTimeoutError;

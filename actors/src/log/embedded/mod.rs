@@ -25,7 +25,7 @@ use super::committer::{Committer, Counters, Now, OnFatal, Order, SequenceNumbers
 use super::disk::{Disk, RealDisk, is_full};
 use super::erasures::Erasures;
 use super::folder::make_folder;
-use super::follower::{FollowerState, SledFollower};
+use super::indexer::{SledIndexer, SledState};
 use super::journal::{
     self, JOURNAL_FOLDER, Journal, JournalOptions, RecoveryReport, RewriteError, Rewritten,
     Segments,
@@ -173,7 +173,7 @@ pub struct LogState {
     /// Whether writes are refused because the record store is too far behind.
     pub is_store_behind: bool,
     /// The sled store.
-    pub sled: Option<FollowerState>,
+    pub sled: Option<SledState>,
 }
 
 /// The file that marks a data folder into which a backup is being restored.
@@ -200,7 +200,7 @@ pub struct EmbeddedLog {
     disk: Arc<dyn Disk>,
     keyring: Option<Arc<Keyring>>,
     erasures: Arc<Erasures>,
-    follower: Option<Arc<SledFollower>>,
+    indexer: Option<Arc<SledIndexer>>,
     committer: Mutex<Option<JoinHandle<()>>>,
     queue_bytes: usize,
     max_commit_bytes: usize,
@@ -329,17 +329,17 @@ impl OpenedLog {
         let counters = Arc::new(Counters::default());
         let last = end.time.micros();
         counters.time_micros.store(last, Ordering::Relaxed);
-        let follow = |folder: PathBuf| {
+        let index = |folder: PathBuf| {
             let (segments, reserve) = (Arc::clone(&segments), options.reserve.clone());
             let cache_bytes = options.sled_cache_bytes;
-            SledFollower::start(segments, &folder, cache_bytes, reserve, SLED_BATCH_TIMEOUT)
+            SledIndexer::start(segments, &folder, cache_bytes, reserve, SLED_BATCH_TIMEOUT)
                 .map(Arc::new)
         };
-        let follower = self.sled_folder.map(follow).transpose()?;
+        let indexer = self.sled_folder.map(index).transpose()?;
         let mut observers = observers;
         observers.insert(0, Arc::clone(&options.erasures) as _);
-        if let Some(follower) = &follower {
-            observers.push(Arc::new(Wake(Arc::clone(follower))));
+        if let Some(indexer) = &indexer {
+            observers.push(Arc::new(Wake(Arc::clone(indexer))));
         }
         let disk = self.journal.disk();
         let (publish_head, head) = watch::channel(end.position);
@@ -372,7 +372,7 @@ impl OpenedLog {
             disk,
             keyring: self.keyring,
             erasures: options.erasures,
-            follower,
+            indexer,
             committer: Mutex::new(Some(thread)),
             queue_bytes: options.queue_bytes,
             max_commit_bytes: options.max_commit_bytes,
@@ -384,8 +384,8 @@ impl OpenedLog {
     }
 }
 
-/// Wakes the follower when there is something new.
-struct Wake(Arc<SledFollower>);
+/// Wakes the indexer when there is something new.
+struct Wake(Arc<SledIndexer>);
 
 impl CommitObserver for Wake {
     fn committed(&self, _: &[Arc<Commit>]) {
@@ -415,7 +415,7 @@ impl EmbeddedLog {
             is_disk_full,
             lacks_inodes: is_disk_full && reserve.is_some_and(|it| it.lacks_inodes()),
             is_store_behind: self.is_store_behind(),
-            sled: self.follower.as_ref().map(|follower| follower.state()),
+            sled: self.indexer.as_ref().map(|indexer| indexer.state()),
         }
     }
 
@@ -435,8 +435,8 @@ impl EmbeddedLog {
                 "a segment is still being rewritten; the lock is held until that is done"
             );
         }
-        if let Some(follower) = &self.follower {
-            follower.stop(deadline.saturating_sub(begun.elapsed()));
+        if let Some(indexer) = &self.indexer {
+            indexer.stop(deadline.saturating_sub(begun.elapsed()));
         }
         drop(self.lock.lock().take());
     }
@@ -471,8 +471,8 @@ impl EmbeddedLog {
         });
         let rewritten = rewritten.await;
         let rewritten = rewritten.map_err(|error| BlankError::Failed(error.to_string()))??;
-        if let Some(follower) = &self.follower {
-            follower.renew().await;
+        if let Some(indexer) = &self.indexer {
+            indexer.renew().await;
         }
         Ok(rewritten)
     }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::EmbeddedLog;
 use crate::log::committer::{Order, Request};
 use crate::log::disk::{is_full, is_out_of_descriptors};
-use crate::log::follower::holder;
+use crate::log::indexer::holder;
 use crate::log::{
     AppendError, ConflictKey, Decision, EventLog, ReadError, Searched, random_salt, read_piece,
 };
@@ -47,8 +47,8 @@ impl EmbeddedLog {
 
     /// Reads the commits that hold these ascending positions, each once.
     async fn read_holders(&self, positions: &[u64]) -> Result<Vec<Arc<Commit>>, ReadError> {
-        if let Some(follower) = &self.follower
-            && let Some(read) = follower.read_each(positions).await
+        if let Some(indexer) = &self.indexer
+            && let Some(read) = indexer.read_each(positions).await
         {
             return Ok(read);
         }
@@ -62,8 +62,8 @@ impl EmbeddedLog {
         if let Some(commits) = self.recent.read(from, max_events) {
             return Ok(commits);
         }
-        if let Some(follower) = &self.follower
-            && let Some(commits) = follower.read(from, max_events).await
+        if let Some(indexer) = &self.indexer
+            && let Some(commits) = indexer.read(from, max_events).await
         {
             return Ok(self.shown(commits));
         }

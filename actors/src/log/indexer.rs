@@ -1,4 +1,4 @@
-//! The follower: keeps a sled store filled from the journal.
+//! The indexer: keeps a sled store filled from the journal.
 //!
 //! It is not in the commit path, so a slow, damaged or hanging sled holds back no write and no
 //! start: until sled has a position, readers get it from the journal. When sled differs from the
@@ -30,9 +30,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long to wait before trying sled again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// The follower's state.
+/// The indexer's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct FollowerState {
+pub struct SledState {
     /// The last position in sled.
     pub position: u64,
     /// How often sled was set aside and filled again.
@@ -41,13 +41,13 @@ pub struct FollowerState {
     pub is_degraded: bool,
 }
 
-pub(super) struct SledFollower {
+pub(super) struct SledIndexer {
     shared: Arc<Shared>,
     sender: Sender<Notice>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// A message to the follower's thread.
+/// A message to the indexer's thread.
 enum Notice {
     /// A filler has ended: its number, and why.
     Ended(u64, Result<(), SledError>),
@@ -57,8 +57,8 @@ enum Notice {
     Stop,
 }
 
-impl SledFollower {
-    /// Starts following.
+impl SledIndexer {
+    /// Starts indexing.
     pub(super) fn start(
         segments: Arc<Segments>,
         folder: &Path,
@@ -90,7 +90,7 @@ impl SledFollower {
             is_stopping: false,
         };
         let thread = std::thread::Builder::new()
-            .name("sled-follower".to_owned())
+            .name("sled-indexer".to_owned())
             .spawn(move || care.run())?;
         Ok(Self {
             shared,
@@ -113,9 +113,9 @@ impl SledFollower {
         let _ = gone.await;
     }
 
-    /// Returns the follower's state.
-    pub(super) fn state(&self) -> FollowerState {
-        FollowerState {
+    /// Returns the indexer's state.
+    pub(super) fn state(&self) -> SledState {
+        SledState {
             position: self.shared.position.load(Ordering::Acquire),
             num_rebuilds: self.shared.num_rebuilds.load(Ordering::Relaxed),
             is_degraded: self.shared.is_degraded.load(Ordering::Relaxed),
@@ -130,7 +130,7 @@ impl SledFollower {
         self.ask(read, |commits| is_answer(commits, from)).await
     }
 
-    /// Like [`SledFollower::read`], for the commits that hold these ascending positions, each once.
+    /// Like [`SledIndexer::read`], for the commits that hold these ascending positions, each once.
     pub(super) async fn read_each(&self, positions: &[u64]) -> Option<Vec<Arc<Commit>>> {
         let store = self.store_with(*positions.last()?)?;
         let cloned_positions = positions.to_vec();
@@ -404,11 +404,11 @@ mod tests {
         (log, segments)
     }
 
-    async fn until(follower: &SledFollower, is_so: impl Fn(&FollowerState) -> bool) {
+    async fn until(indexer: &SledIndexer, is_so: impl Fn(&SledState) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !is_so(&follower.state()) {
-            assert!(Instant::now() < deadline, "{:?}", follower.state());
-            follower.wake();
+        while !is_so(&indexer.state()) {
+            assert!(Instant::now() < deadline, "{:?}", indexer.state());
+            indexer.wake();
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -419,11 +419,11 @@ mod tests {
         let (log, segments) = open(folder.path());
         let batch_timeout = Duration::from_millis(300);
         let sled = folder.path().join("sled");
-        let follower = SledFollower::start(segments, &sled, 1 << 20, None, batch_timeout).unwrap();
+        let indexer = SledIndexer::start(segments, &sled, 1 << 20, None, batch_timeout).unwrap();
         append_some(&log, 10).await;
-        until(&follower, |state| state.position == 10).await;
+        until(&indexer, |state| state.position == 10).await;
 
-        let store = follower.store_with(10).unwrap();
+        let store = indexer.store_with(10).unwrap();
         let (held, is_held) = channel();
         let (release, released) = channel::<()>();
         let holder = std::thread::spawn(move || {
@@ -434,19 +434,19 @@ mod tests {
         });
         is_held.recv().unwrap();
         append_some(&log, 10).await;
-        until(&follower, |state| state.is_degraded).await;
-        assert_eq!(follower.read(1, 100).await, None, "the journal is asked");
+        until(&indexer, |state| state.is_degraded).await;
+        assert_eq!(indexer.read(1, 100).await, None, "the journal is asked");
 
         drop(release);
         holder.join().unwrap();
         // On a slow machine a write that only takes long may be taken for another one.
-        let is_anew = |state: &FollowerState| {
+        let is_anew = |state: &SledState| {
             state.num_rebuilds > 0 && !state.is_degraded && state.position == 20
         };
-        until(&follower, is_anew).await;
+        until(&indexer, is_anew).await;
         let all = log.read(1, 100).await.unwrap();
-        assert_eq!(follower.read(1, 100).await, Some(all));
-        follower.stop(Duration::from_secs(10));
+        assert_eq!(indexer.read(1, 100).await, Some(all));
+        indexer.stop(Duration::from_secs(10));
         log.close(Duration::from_secs(10));
     }
 }
