@@ -18,11 +18,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use serde_json::{Map, Value as Json};
 use skytrail_schema::caller::Caller;
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{Event, Stream};
-use skytrail_schema::id::{RecordId, TypeName, UserId};
+use skytrail_schema::id::{RecordId, TypeName};
 use skytrail_schema::record::{Head, Record};
 use skytrail_schema::types::TypeDefinition;
 use tokio::sync::Mutex;
@@ -43,6 +42,13 @@ use crate::delivery::consumers::CommitAnswers;
 use crate::log::ConflictKey;
 
 mod precondition;
+mod refusals;
+
+use refusals::{
+    check_answer, fail_whole_if_atomic, new_user, refuse_erased, refuse_erased_past,
+    refuse_malformed_atomic, spread_failures,
+};
+pub(super) use refusals::{fail_whole, failed};
 
 /// For each item: a draft, or why there is none.
 pub(crate) type Drafts = Vec<Result<Draft, ItemError>>;
@@ -215,40 +221,6 @@ async fn draft_all(
     Ok(Some(all))
 }
 
-/// Refuses to create the record of a user who was erased: the caller may not have heard of it.
-async fn refuse_erased(env: &RecordEnv, drafts: &mut Drafts) -> Result<(), ApiError> {
-    for slot in drafts {
-        let Some(user) = slot.as_ref().ok().and_then(new_user) else {
-            continue;
-        };
-        if !env.has_user(&user).await?
-            && let Err(error) = env.refuse_erased(&user)
-        {
-            *slot = Err(failed(&RecordId::user(&user), error));
-        }
-    }
-    Ok(())
-}
-
-/// Refuses to restore what was erased while the hooks ran.
-async fn refuse_erased_past(env: &RecordEnv, command: &SaveRecords, drafts: &mut Drafts) {
-    for (item, slot) in command.items.iter().zip(drafts) {
-        let restored = item.as_ref().ok().and_then(|item| item.restored.as_ref());
-        if let (Some(restored), Ok(draft)) = (restored, &slot)
-            && let Err(error) = restored.check(env).await
-        {
-            *slot = Err(failed(&draft.record.id, error));
-        }
-    }
-}
-
-/// Returns the user whose record a draft creates, if it does.
-fn new_user(draft: &Draft) -> Option<UserId> {
-    let id = &draft.record.id;
-    let is_new = draft.original.is_none() && id.record_type.is_user();
-    is_new.then(|| UserId::from(id.key.as_str()))
-}
-
 /// Decides the drafts, in order.
 ///
 /// # Errors
@@ -335,17 +307,6 @@ fn name_limit<'a>(
 /// request could ask for any number of bytes.
 async fn load_heads(env: &RecordEnv, ids: &[RecordId]) -> Result<Heads, ApiError> {
     env.load_heads_within(ids, room(env)).await
-}
-
-/// Refuses a save whose answer would have too many bytes, before anything is stored: the answer for
-/// each copy has what all copies and their hooks bring.
-fn check_answer(env: &RecordEnv, drafts: &Drafts, plan: &Plan) -> Result<(), ApiError> {
-    let mut room = room(env);
-    let saved = drafts.iter().flatten();
-    for record in saved.filter_map(|draft| plan.record(&draft.record.id)) {
-        room.take(record)?;
-    }
-    Ok(())
 }
 
 fn room(env: &RecordEnv) -> PageBytes {
@@ -545,70 +506,6 @@ async fn finish_save(env: &RecordEnv, mut saved: Saved) -> ItemResults<Record> {
         Ok(record)
     });
     join_all(answers.collect::<Vec<_>>()).await
-}
-
-/// Adds the id of the record that failed.
-pub(super) fn failed(id: &RecordId, error: ApiError) -> ItemError {
-    ItemError {
-        id: Some(id.clone()),
-        error,
-    }
-}
-
-fn refuse_malformed_atomic(command: &SaveRecords) -> Result<(), ApiError> {
-    let errors: Vec<Json> = command
-        .items
-        .iter()
-        .filter_map(|item| item.as_ref().err())
-        .map(|failed| failed.error.to_wire())
-        .collect();
-    if !command.is_atomic || errors.is_empty() {
-        return Ok(());
-    }
-    let error = ApiError::new(Code::InvalidArgument, "fails to de-serialize records");
-    Err(error
-        .with_info("arguments", "records".into())
-        .with_info("errors", errors.into()))
-}
-
-/// Answers with a failure for every copy of a record in one request if one of them fails, as v1
-/// does.
-fn spread_failures(results: &mut ItemResults<Arc<Head>>) {
-    let failures: HashMap<RecordId, ApiError> = results
-        .iter()
-        .filter_map(|slot| slot.as_ref().err())
-        .filter_map(|failed| Some((failed.id.clone()?, failed.error.clone())))
-        .collect();
-    for slot in results {
-        if let Ok(head) = slot
-            && let Some(error) = failures.get(&head.record.id)
-        {
-            *slot = Err(failed(&head.record.id, error.clone()));
-        }
-    }
-}
-
-fn fail_whole_if_atomic(command: &SaveRecords, drafts: &Drafts) -> Result<(), ApiError> {
-    if command.is_atomic {
-        fail_whole(drafts.iter().filter_map(|slot| slot.as_ref().err()))
-    } else {
-        Ok(())
-    }
-}
-
-/// Fails an atomic request in which something failed.
-pub(super) fn fail_whole<'a>(errors: impl Iterator<Item = &'a ItemError>) -> Result<(), ApiError> {
-    let info: Map<String, Json> = errors
-        .filter_map(|failed| Some((failed.id.as_ref()?.to_string(), failed.error.to_wire())))
-        .collect();
-    if info.is_empty() {
-        return Ok(());
-    }
-    let message = "Atomic Operation rolled back due to one or more errors";
-    Err(ApiError {
-        info,
-        ..ApiError::new(Code::AtomicOperationFailure, message)
-    })
 }
 
 #[cfg(test)]

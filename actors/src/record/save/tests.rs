@@ -1,4 +1,4 @@
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use skytrail_schema::event::{EventBody, RecordPatch, Stream};
 use skytrail_schema::id::Database;
 use skytrail_schema::time::Timestamp;
