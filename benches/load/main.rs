@@ -11,7 +11,7 @@
 //! cargo bench --bench load -- --quick --only create     a first look
 //! cargo bench --bench load -- --flush-us 200 --only create   the same on a slower disk
 //! cargo bench --bench load -- --only postgres           the record store in PostgreSQL and a file
-//! cargo bench --bench load -- --markdown table.md       the table for the README
+//! cargo bench --bench load -- --markdown table.md       tables for the README and benches/README.md
 //! cargo test --bench load                               no timing: does it run, is every answer a success
 //! ```
 //!
