@@ -42,7 +42,7 @@ pub struct Credential {
 /// See the module's overview.
 #[derive(Debug)]
 pub(super) struct Lens {
-    /// The lens is true at this position, and until something [disturbs](disturbs) it.
+    /// The lens is true at this position, and until something [`disturbs`] it.
     pub(super) position: u64,
     /// Older tokens of the user are refused.
     pub(super) valid_since: Option<Timestamp>,
