@@ -1,12 +1,13 @@
 import { Backoff } from './backoff.js';
-import { Connection } from './connection.js';
+import { Connection, PATIENCE_MS } from './connection.js';
 import { LiveError } from './error.js';
-import { tell } from './listeners.js';
+import { Listeners, whole } from './listeners.js';
 import { LiveQuery } from './query.js';
 
 /** The socket is closed so long after the last query has ended. */
 const LINGER_MS = 5000;
-const PATIENCE_MS = 15_000;
+/** What arrives within a frame of the screen is shown together. A snapshot of a long result takes some milliseconds. */
+const FRAME_MS = 16;
 const LONGEST_PATIENCE_MS = 120_000;
 /** The server takes messages of 1 MiB, and a character can have three bytes. It follows far shorter queries. */
 const MAX_LENGTH = 2 ** 20 / 3;
@@ -25,7 +26,7 @@ export class LiveClient {
   #token;
   #WebSocket;
   #onSessionOver;
-  #listeners = new Set();
+  #listeners = new Listeners(() => this.#state, whole);
   #state = 'idle';
   /** Changes with the user. Queries compare it with theirs. */
   #session = {};
@@ -36,6 +37,9 @@ export class LiveClient {
   #numAsked = 0;
   /** Feeds that wait until another one ends, because the server follows no more at a time. */
   #full = new Set();
+  /** What is published of queries that have changed, and when. */
+  #changed = new Set();
+  #publishing;
   #connection = null;
   #patienceMs = PATIENCE_MS;
   #backoff = new Backoff();
@@ -56,9 +60,8 @@ export class LiveClient {
   }
 
   subscribe = (listener) => {
-    const entry = [listener];
-    this.#listeners.add(entry);
-    tell([entry], this.#state);
+    const entry = this.#listeners.add(listener);
+    this.#listeners.tell(entry);
     return () => this.#listeners.delete(entry);
   };
 
@@ -66,7 +69,9 @@ export class LiveClient {
     const client = {
       session: () => this.#session,
       follow: (feed, query) => this.#follow(feed, query),
-      unfollow: (feed) => this.#unfollow(feed)
+      unfollow: (feed) => this.#unfollow(feed),
+      retry: (feed) => this.#retry(feed),
+      publish: (query) => this.#publishSoon(query)
     };
     return new LiveQuery(client, parameters, options);
   }
@@ -83,7 +88,8 @@ export class LiveClient {
   wake = () => {
     this.#backoff.reset();
     if (this.#state === 'waiting') this.#connect();
-    else this.#connection?.check();
+    else this.#connection?.checkNow();
+    for (const feed of this.#followed.keys()) this.#retry(feed);
   };
 
   close() {
@@ -112,6 +118,25 @@ export class LiveClient {
     if (this.#followed.size) return;
     if (this.#state === 'waiting') this.#disconnect('idle');
     if (this.#connection) this.#after(LINGER_MS, () => this.#closeIfUnused());
+  }
+
+  /** Asks once more for a query that was refused: its reason may have passed. */
+  #retry(feed) {
+    if (feed.isRefused && this.#state === 'live') this.#ask(feed);
+  }
+
+  #publishSoon(query) {
+    this.#changed.add(query);
+    this.#publishing ??= setTimeout(() => this.#publish(), FRAME_MS);
+  }
+
+  /** Shows all queries' changes at once: a record that moves from one to another is always in one. */
+  #publish() {
+    this.#publishing = undefined;
+    const changed = [...this.#changed];
+    this.#changed.clear();
+    for (const query of changed) query.update();
+    for (const query of changed) query.tell();
   }
 
   #ask(feed) {
@@ -155,7 +180,9 @@ export class LiveClient {
       // A place can have become free while the error was on its way.
       if (this.#asked.size < limit.max) this.#askNext();
     } else {
-      feed.interrupt(new LiveError(error));
+      const isSame = feed.error?.code === error.code && feed.error.message === error.message;
+      feed.interrupt(isSame ? feed.error : new LiveError(error));
+      feed.isRefused = true;
       this.#askNext();
     }
   }
@@ -172,22 +199,27 @@ export class LiveClient {
     this.#connection = new Connection(socket, this.#patienceMs, {
       opened: () => this.#opened(),
       heard: (frame) => this.#heard(frame),
+      answered: () => (this.#patienceMs = PATIENCE_MS),
       ended: (ending) => this.#ended(ending)
     });
     this.#become('connecting');
+    this.#listeners.tellAll();
   }
 
   #opened() {
-    for (const feed of this.#followed.keys()) if (!feed.error) this.#ask(feed);
     this.#become('live');
+    for (const feed of this.#followed.keys()) if (!feed.error || feed.isRefused) this.#ask(feed);
+    this.#listeners.tellAll();
   }
 
   #ended({ code, error, openMs, isSilent }) {
     // A long message over a slow network looks like silence.
     if (isSilent) this.#patienceMs = Math.min(2 * this.#patienceMs, LONGEST_PATIENCE_MS);
     if (code === REFUSED && error) {
+      const session = this.#session;
       this.#disconnect('over');
-      this.#onSessionOver?.(new LiveError(error));
+      // Who hears of the state may have begun another session.
+      if (session === this.#session) this.#onSessionOver?.(new LiveError(error));
       return;
     }
     if (code === TOO_LARGE) this.#dropLargest();
@@ -211,9 +243,11 @@ export class LiveClient {
     this.#connection?.drop();
     this.#connection = null;
     this.#asked.clear();
+    // Before anybody is told anything: whoever is can begin a query, and connect.
+    this.#become(state);
     for (const feed of this.#followed.keys()) feed.interrupt(this.#full.has(feed) ? null : feed.error);
     this.#full.clear();
-    this.#become(state);
+    this.#listeners.tellAll();
   }
 
   #after(ms, act) {
@@ -226,7 +260,6 @@ export class LiveClient {
     if (state === before) return;
     this.#state = state;
     if (isActive(state) !== isActive(before)) this.#observe(isActive(state));
-    tell(this.#listeners, state);
   }
 
   /** Begins or stops to observe what a browser says about its network and its page. */
@@ -252,6 +285,11 @@ const isActive = (state) => state !== 'idle' && state !== 'over';
 
 /** Returns the address of live queries at a server; one without a host is that of the page's server. */
 function socketUrl(url) {
-  const absolute = /^(http|ws)s?:/.test(url) ? url : new URL(url, globalThis.location.href).href;
-  return `${absolute.replace(/^http/, 'ws').replace(/\/+$/, '')}/live`;
+  const page = globalThis.location?.href;
+  const isAbsolute = /^(http|ws)s?:\/\//i.test(url);
+  if (!isAbsolute && !page) throw new TypeError(`url must begin with http:// or https://: ${url}`);
+  const { href } = new URL(url, page);
+  const server = href.replace(/^http/, 'ws').replace(/\/+$/, '');
+  if (server.endsWith('/live')) throw new TypeError(`url is the server's address, without /live: ${url}`);
+  return `${server}/live`;
 }

@@ -1,6 +1,12 @@
 /** One socket, from its opening to its end. */
 
 const OPEN_MS = 10_000;
+/** How long the server may take to say anything when it is asked, at first. */
+export const PATIENCE_MS = 15_000;
+/** The same for one that has answered before, when somebody looks at the page again. */
+const WAKE_MS = 5000;
+/** So many pings in a row can go unanswered while the server says other things. */
+const MAX_UNANSWERED = 2;
 /** After so long without a word, the server is asked whether it is there. */
 const QUIET_MS = 15_000;
 const PING = JSON.stringify({ action: 'live:ping' });
@@ -14,12 +20,17 @@ export class Connection {
   #timer;
   #openedAt;
   #isHeard = false;
+  /** How many pings in a row were not answered, though the server may have said other things. */
+  #numUnanswered = 0;
+  /** Whether the server has answered a ping, ever and lately. */
+  #hasAnswered = false;
+  #hasAnsweredLately = false;
   /** The error that the server has sent last, about the connection. */
   #error;
 
   /**
-   * `handlers` are `opened()`, `heard(frame)`, and `ended(ending)`, which is called once, unless the
-   * connection is dropped. An ending has the close `code` if there was one, how long the socket was
+   * `handlers` are `opened()`, `heard(frame)`, `answered()`, called when the server has answered a
+   * ping, and `ended(ending)`, which is called once, unless the connection is dropped. An ending has the close `code` if there was one, how long the socket was
    * open (`openMs`), an `error` if the server refuses the client, and `isSilent` if it did not
    * answer.
    */
@@ -39,15 +50,9 @@ export class Connection {
     this.#socket.send(text);
   }
 
-  /**
-   * Finds out whether the server is there. A socket does not notice when its network is gone, and
-   * pages cannot send the pings of the protocol. Whatever the server says counts as an answer.
-   */
-  check() {
-    if (!this.isOpen) return;
-    this.#isHeard = false;
-    this.send(PING);
-    this.#await(this.#patienceMs, () => this.#ended({ isSilent: true }));
+  /** Finds out whether the server is there, for somebody who waits for it. */
+  checkNow() {
+    if (this.isOpen) this.#check(this.#hasAnswered ? WAKE_MS : this.#patienceMs);
   }
 
   /** Ends it, and reports nothing more. */
@@ -79,6 +84,8 @@ export class Connection {
     // The connection goes on, so the last error was about a message that the server could not read.
     if (this.#error) console.error(`live queries: ${this.#error.message}`);
     this.#error = frame.id === undefined && frame.event === 'error' ? frame.error : undefined;
+    // A server that does not know pings says so.
+    if (frame.event === 'pong' || this.#error) this.#answered();
     this.#handlers.heard(frame);
   }
 
@@ -88,14 +95,45 @@ export class Connection {
     this.#handlers.ended({ ...ending, openMs, error: this.#error });
   }
 
-  #listen() {
-    this.#isHeard = false;
-    this.#await(QUIET_MS, () => this.check());
+  #answered() {
+    this.#numUnanswered = 0;
+    this.#hasAnswered = this.#hasAnsweredLately = true;
+    this.#patienceMs = PATIENCE_MS;
+    this.#handlers.answered();
   }
 
-  /** Calls `otherwise` if nothing is heard for some time. */
+  #listen() {
+    this.#isHeard = false;
+    this.#await(QUIET_MS, () => this.#check(this.#patienceMs));
+  }
+
+  /**
+   * Asks whether the server is there. A socket does not notice when its network is gone, and pages
+   * cannot send the pings of the protocol. Whatever the server says is a sign of life.
+   */
+  #check(patienceMs) {
+    this.#isHeard = false;
+    this.#ping();
+    this.#await(patienceMs, () => this.#ended({ isSilent: true }));
+  }
+
+  #ping() {
+    this.#numUnanswered += 1;
+    this.send(PING);
+  }
+
+  /** Goes on if something is heard within some time, and calls `otherwise` if not. */
   #await(ms, otherwise) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => (this.#isHeard ? this.#listen() : otherwise()), ms);
+    this.#timer = setTimeout(() => (this.#isHeard ? this.#goOn() : otherwise()), ms);
+  }
+
+  /** The server talks; but what is sent to it may be lost on the way. */
+  #goOn() {
+    const isLost = this.#numUnanswered * QUIET_MS > MAX_UNANSWERED * this.#patienceMs;
+    if (isLost) return this.#ended({ isSilent: true });
+    if (!this.#hasAnsweredLately) this.#ping();
+    this.#hasAnsweredLately = false;
+    this.#listen();
   }
 }

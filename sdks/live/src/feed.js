@@ -7,8 +7,10 @@ export class Feed {
   id;
   /** The length of the text that asks for it. */
   length = 0;
-  /** Why the query is not followed. */
+  /** Why the query is not followed. While it is asked again, that may still be so. */
   error = null;
+  /** Whether the server has refused the query, and may have another answer by now. */
+  isRefused = false;
   result = new Result();
   /** Runs out when it is to be asked again. */
   timer;
@@ -26,7 +28,7 @@ export class Feed {
   ask(id) {
     clearTimeout(this.timer);
     this.id = id;
-    this.error = null;
+    this.isRefused = false;
     const place = this.result.resume();
     const text = JSON.stringify({ ...this.#parameters, ...place, action: 'live:subscribe', id });
     this.length = text.length;
@@ -35,6 +37,7 @@ export class Feed {
   }
 
   take(event) {
+    this.error = null;
     this.result.take(event);
     this.#changed();
   }
@@ -51,6 +54,7 @@ export class Feed {
   /** Forgets everything, which belongs to another user. */
   forget() {
     this.interrupt(null);
+    this.isRefused = false;
     this.result = new Result();
   }
 }

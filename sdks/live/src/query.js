@@ -1,12 +1,9 @@
 import { Feed } from './feed.js';
-import { tell } from './listeners.js';
+import { Listeners, whole } from './listeners.js';
 import { difference } from './result.js';
 
 /** A query that nobody listens to is followed for so much longer: pages replace one part by another. */
 const LINGER_MS = 1000;
-
-/** What arrives within a frame of the screen is shown together. A snapshot of a long result takes some milliseconds. */
-const FRAME_MS = 16;
 
 const UNKNOWN = { isReady: false, isStale: true, error: null, position: null };
 
@@ -17,16 +14,20 @@ export class LiveQuery {
   #session;
   #feed;
   #compare;
-  #listeners = new Set();
-  #changeListeners = new Set();
-  /** The records of the snapshot, by id. */
+  #listeners = new Listeners(() => this.#snapshot, whole);
+  #changeListeners = new Listeners(() => this.#shown, (told, shown) => difference(told, shown) ?? undefined);
+  /** The records of the snapshot, by id. It is replaced, never changed. */
   #shown = new Map();
   #snapshot = Object.freeze({ records: Object.freeze([]), ...UNKNOWN });
   #isFollowed = false;
   #lingering;
-  #publishing;
+  /** What the client does with all queries that have changed, one step after the other. */
+  #publishing = { update: () => this.#update(), tell: () => this.#tell() };
 
-  /** Called by `LiveClient.query`. `client` has `session()`, `follow(feed, query)`, `unfollow(feed)`. */
+  /**
+   * Called by `LiveClient.query`. `client` has `session()`, `follow(feed, query)`, `unfollow(feed)`,
+   * `retry(feed)` and `publish(publishing)`.
+   */
   constructor(client, parameters, { compare } = {}) {
     this.#client = client;
     this.#session = client.session();
@@ -36,22 +37,17 @@ export class LiveQuery {
 
   // Functions of their own, so that they can be passed on: `useSyncExternalStore(query.subscribe, …)`.
 
-  subscribe = (listener) => {
-    const leave = this.#join(this.#listeners, listener);
-    tell([[listener]], this.snapshot());
-    return leave;
-  };
+  subscribe = (listener) => this.#join(this.#listeners, listener, undefined);
 
   snapshot = () => {
     this.#belong();
     return this.#snapshot;
   };
 
-  onChange = (listener) => {
-    const leave = this.#join(this.#changeListeners, listener);
-    const entered = [...this.snapshot().records];
-    if (entered.length) tell([[listener]], { entered, changed: [], left: [] });
-    return leave;
+  onChange = (listener) => this.#join(this.#changeListeners, listener, new Map());
+
+  retry = () => {
+    if (this.#isFollowed) this.#client.retry(this.#feed);
   };
 
   close() {
@@ -60,16 +56,16 @@ export class LiveQuery {
     this.#stop();
   }
 
-  #join(listeners, listener) {
-    // The same function can listen twice.
-    const entry = [listener];
-    listeners.add(entry);
-    clearTimeout(this.#lingering);
+  /** Adds a listener that was told so much, and tells it what there is. */
+  #join(listeners, listener, told) {
     this.#belong();
+    const entry = listeners.add(listener, told);
+    clearTimeout(this.#lingering);
     if (!this.#isFollowed) {
       this.#isFollowed = true;
       this.#client.follow(this.#feed, this);
     }
+    listeners.tell(entry);
     return () => {
       if (!listeners.delete(entry) || this.#listeners.size || this.#changeListeners.size) return;
       this.#lingering = setTimeout(() => this.#stop(), LINGER_MS);
@@ -90,15 +86,15 @@ export class LiveQuery {
     this.#session = session;
     this.#feed.forget();
     this.#show(new Map(), UNKNOWN);
+    this.#tell();
   }
 
   #changed() {
     this.#belong();
-    this.#publishing ??= setTimeout(() => this.#publish(), FRAME_MS);
+    this.#client.publish(this.#publishing);
   }
 
-  #publish() {
-    this.#publishing = undefined;
+  #update() {
     const { result, error } = this.#feed;
     const isStale = !result.isCurrent;
     if (result.isComplete) {
@@ -116,13 +112,21 @@ export class LiveQuery {
     if (!changes && Object.keys(state).every((name) => state[name] === before[name])) return;
     if (changes) this.#shown = new Map(records);
     this.#snapshot = Object.freeze({ records: changes ? this.#list() : before.records, ...state });
-    if (changes) tell(this.#changeListeners, changes);
-    tell(this.#listeners, this.#snapshot);
+  }
+
+  #tell() {
+    this.#changeListeners.tellAll();
+    this.#listeners.tellAll();
   }
 
   #list() {
     const records = [...this.#shown.values()];
-    if (this.#compare) records.sort(this.#compare);
+    try {
+      if (this.#compare) records.sort(this.#compare);
+    } catch (error) {
+      // Somebody may have saved a record that it does not expect. The others are shown all the same.
+      console.error(error);
+    }
     return Object.freeze(records);
   }
 }

@@ -142,7 +142,6 @@ test('a socket that fails need not close', (t) => {
 test('a socket that has gone silent is given up', (t) => {
   const server = follow(t);
   const [first] = server.sockets;
-  server.pass(15_000);
   assert.equal(first.numPings, 0);
   server.pass(15_000);
   assert.equal(first.numPings, 1);
@@ -150,8 +149,7 @@ test('a socket that has gone silent is given up', (t) => {
   server.pass(15_000);
   server.pass(15_000);
   assert.equal(first.numPings, 2);
-  // Whatever the server says is an answer.
-  first.say({ id: 'x', event: 'error', error: failure(108) });
+  first.say({ event: 'pong' });
   server.pass(15_000);
   server.pass(15_000);
   assert.deepEqual([first.numPings, first.isClosed], [3, false]);
@@ -168,13 +166,38 @@ test('a socket that has gone silent is given up', (t) => {
   assert.equal(server.socket.isClosed, true);
 });
 
-test('while the server talks it is asked nothing', (t) => {
+test('silence is noticed as early as before once a server has answered', (t) => {
   const server = follow(t);
-  for (let position = 8; position < 20; position += 1) {
-    server.socket.say({ id: server.socket.last.id, event: 'change', position, record: note(1) });
-    server.pass(14_000);
+  for (let round = 0; round < 5; round += 1) {
+    const { socket } = server;
+    server.pass(15_000);
+    socket.say({ event: 'pong' });
+    let silentMs = 0;
+    for (; !socket.isClosed && silentMs < 200_000; silentMs += 5000) server.pass(5000);
+    assert(silentMs > 15_000 && silentMs <= 60_000, `${silentMs}`);
+    server.pass(1000);
+    server.socket.open();
   }
-  assert.equal(server.socket.numPings, 0);
+  // Who looks at the page again does not wait so long.
+  server.pass(15_000);
+  server.socket.say({ event: 'pong' });
+  server.client.wake();
+  server.pass(5000);
+  assert.equal(server.socket.isClosed, true);
+});
+
+test('a server that talks but hears nothing is given up', (t) => {
+  const server = follow(t);
+  const { socket } = server;
+  const talk = (frame) => {
+    const { id } = server.socket.last;
+    server.socket.say({ id, event: 'enter', position: 8, record: note(1) }, ...[frame].filter(Boolean));
+    server.pass(15_000);
+  };
+  for (let round = 0; round < 20; round += 1) talk({ event: 'pong' });
+  assert.equal(socket.isClosed, false);
+  for (let round = 0; round < 6; round += 1) if (!socket.isClosed) talk();
+  assert.equal(socket.isClosed, true);
 });
 
 test('what a browser says of its network and its page counts', (t) => {
@@ -250,8 +273,24 @@ test('any other error ends the query, once', (t) => {
   server.socket.end();
   server.pass(1000);
   server.socket.open();
-  assert.deepEqual(server.socket.sent, []);
-  // The next listener asks again.
+  // The reason may have passed; as long as nobody knows, the error stays.
+  assert.equal(server.socket.asked.length, 1);
+  const refuse = () => server.socket.say({ id: server.socket.last.id, event: 'error', error: failure(108) });
+  server.pass();
+  assert.equal(query.snapshot().error, snapshot.error);
+  for (const ask of [query.retry, server.client.wake]) {
+    refuse();
+    server.pass();
+    const before = server.socket.asked.length;
+    ask();
+    ask();
+    assert.equal(server.socket.asked.length, before + 1);
+  }
+  server.pass();
+  assert.equal(query.snapshot().error, snapshot.error);
+  refuse();
+  server.pass();
+  // The next listener asks again, too.
   heard.leave();
   server.pass(1000);
   listen(query);
@@ -443,4 +482,39 @@ test('a page that has slept for hours continues where it was', (t) => {
   server.pass(500);
   server.socket.open();
   assert.equal(server.socket.last.from, 7);
+});
+
+test('whoever hears of a state can change it', (t) => {
+  const over = [];
+  const server = follow(t, { onSessionOver: (error) => over.push(error) });
+  const { client } = server;
+  const others = [];
+  client.subscribe((state) => state === 'over' && client.setAccessToken('another'));
+  client.subscribe((state) => others.push(state));
+  server.socket.say({ event: 'error', error: failure(104) });
+  server.socket.end(1008);
+  assert.deepEqual([client.state, others.at(-1), over.length], ['connecting', 'connecting', 0]);
+  assert(server.socket.url.endsWith('another'));
+});
+
+test('a query can begin while another one hears that its user has gone', (t) => {
+  const server = follow(t);
+  const { client, query } = server;
+  const other = client.query({ record_type: 'other' });
+  let end;
+  query.subscribe(({ isReady }) => {
+    if (!isReady) end ??= other.subscribe(() => {});
+  });
+  client.setAccessToken('ben');
+  assert.equal(typeof end, 'function');
+  server.socket.open();
+  const asked = server.socket.asked.map(({ record_type: name }) => name);
+  assert.deepEqual(asked.sort(), ['note', 'other']);
+  assert.equal(server.sockets.length, 2);
+});
+
+test('a server is named by its address', () => {
+  const at = (url) => () => new LiveClient({ url, WebSocket: class {} });
+  for (const url of ['server.test:80', '/', undefined]) assert.throws(at(url), /url must begin/);
+  assert.throws(at('https://server.test/live/'), /without \/live/);
 });

@@ -249,3 +249,63 @@ test('what is asked is what was asked for, whatever becomes of the object', (t) 
   assert.deepEqual(asked, { action: 'live:subscribe', record_type: 'note', predicate: ['eq', path, 3] });
   assert.equal(typeof id, 'string');
 });
+
+test('whoever hears of a record can sign out, and nobody sees it afterwards', (t) => {
+  const { client, query, say } = follow(t);
+  const shown = [];
+  const kept = new Set();
+  query.subscribe(({ records }) => records.length && client.setAccessToken(null));
+  query.subscribe((snapshot) => shown.push(ids(snapshot)));
+  query.onChange(({ entered, left }) => {
+    for (const { _id: id } of left) kept.delete(id);
+    for (const { _id: id } of entered) kept.add(id);
+  });
+  say({ event: 'result', records: [note(1)] }, { ...READY, position: 7 });
+  assert.deepEqual([ids(query.snapshot()), shown.at(-1), [...kept]], ['', '', []]);
+  assert(!shown.includes('1'));
+});
+
+test('who begins to listen is told nothing of another user', (t) => {
+  const { client, query, heard, say, pass } = follow(t);
+  say({ event: 'result', records: [note(1)] }, { ...READY, position: 7 });
+  heard.leave();
+  pass(1000);
+  client.setAccessToken('ben');
+  const changes = [];
+  query.onChange((it) => changes.push(it));
+  assert.deepEqual(changes, []);
+});
+
+test('a listener that is added by another is told what there is once', (t) => {
+  const { query, say } = follow(t);
+  const changes = [];
+  let end;
+  query.onChange(() => (end ??= query.onChange((it) => changes.push(it))));
+  say({ event: 'result', records: [note(1), note(2)] }, { ...READY, position: 7 });
+  assert.deepEqual(changes, [{ entered: [note(1), note(2)], changed: [], left: [] }]);
+});
+
+test('an order that fails keeps no record from being shown', (t) => {
+  const { query, say } = follow(t, { compare: (a, b) => a.title.localeCompare(b.title) });
+  const errors = t.mock.method(console, 'error', () => {});
+  say({ event: 'result', records: [note(1, { title: 'b' }), note(2)] }, { ...READY, position: 7 });
+  assert.deepEqual([ids(query.snapshot()), query.snapshot().isReady], ['1 2', true]);
+  assert.equal(errors.mock.callCount(), 1);
+});
+
+test('a record that moves from one query to another is always in one', (t) => {
+  const { client, query, say, socket, pass } = follow(t);
+  const other = client.query({ record_type: 'note', predicate: ['eq', 1, 1] });
+  const seen = [];
+  const look = () => seen.push(`${ids(query.snapshot())}|${ids(other.snapshot())}`);
+  other.subscribe(look);
+  const { id } = socket.last;
+  say({ id: '1', event: 'result', records: [note(1)] }, { ...READY, id: '1', position: 7 }, { ...READY, id, position: 7 });
+  query.subscribe(look);
+  seen.length = 0;
+  socket.say({ id: '1', event: 'leave', position: 8, record: note(1) });
+  pass(10);
+  socket.say({ id, event: 'enter', position: 8, record: note(1) });
+  pass(16);
+  assert.deepEqual(seen, ['|1', '|1']);
+});

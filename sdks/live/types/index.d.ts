@@ -73,6 +73,8 @@ export class LiveQuery<R = LiveRecord> {
    * records are known, its first call has them as `entered`, at once.
    */
   readonly onChange: (listener: (changes: LiveChanges<R>) => void) => Unsubscribe;
+  /** Asks again at once if there is an error: its reason may have passed. */
+  readonly retry: () => void;
   /** Removes all listeners, and stops following at once. */
   close(): void;
 }
@@ -122,7 +124,7 @@ export interface LiveClientOptions {
 
 /** Follows queries over one socket. It is open while queries are followed, and some seconds longer. */
 export class LiveClient {
-  constructor(options: LiveClientOptions);
+  constructor(options?: LiveClientOptions);
   readonly state: LiveState;
   /** Calls a listener with the state: now, and after each change. */
   readonly subscribe: (listener: (state: LiveState) => void) => Unsubscribe;
