@@ -1,14 +1,14 @@
 import { Backoff } from './backoff.js';
-import { Connection, PATIENCE_MS } from './connection.js';
+import { Connection } from './connection.js';
 import { LiveError } from './error.js';
 import { Listeners, whole } from './listeners.js';
+import { Patience } from './patience.js';
 import { LiveQuery } from './query.js';
 
 /** The socket is closed so long after the last query has ended. */
 const LINGER_MS = 5000;
 /** What arrives within a frame of the screen is shown together. A snapshot of a long result takes some milliseconds. */
 const FRAME_MS = 16;
-const LONGEST_PATIENCE_MS = 120_000;
 /** The server takes messages of 1 MiB, and a character can have three bytes. It follows far shorter queries. */
 const MAX_LENGTH = 2 ** 20 / 3;
 /** For so long a query waits for another one to end before that is shown as an error. */
@@ -41,7 +41,7 @@ export class LiveClient {
   #changed = new Set();
   #publishing;
   #connection = null;
-  #patienceMs = PATIENCE_MS;
+  #patience = new Patience();
   #backoff = new Backoff();
   /** Runs out when it is time to connect, or to close the socket. */
   #timer;
@@ -88,7 +88,7 @@ export class LiveClient {
   wake = () => {
     this.#backoff.reset();
     if (this.#state === 'waiting') this.#connect();
-    else this.#connection?.checkNow();
+    else this.#connection?.checkNow(this.#unanswered().length > 0);
     for (const feed of this.#followed.keys()) this.#retry(feed);
   };
 
@@ -196,10 +196,9 @@ export class LiveClient {
     const shown = Object.entries(credentials).filter(([, value]) => value !== undefined);
     const query = shown.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
     const socket = new this.#WebSocket(`${this.#url}?${query}`);
-    this.#connection = new Connection(socket, this.#patienceMs, {
+    this.#connection = new Connection(socket, this.#patience, {
       opened: () => this.#opened(),
       heard: (frame) => this.#heard(frame),
-      answered: () => (this.#patienceMs = PATIENCE_MS),
       ended: (ending) => this.#ended(ending)
     });
     this.#become('connecting');
@@ -213,8 +212,7 @@ export class LiveClient {
   }
 
   #ended({ code, error, openMs, isSilent }) {
-    // A long message over a slow network looks like silence.
-    if (isSilent) this.#patienceMs = Math.min(2 * this.#patienceMs, LONGEST_PATIENCE_MS);
+    if (isSilent && this.#unanswered().length) this.#patience.lose();
     if (code === REFUSED && error) {
       const session = this.#session;
       this.#disconnect('over');
@@ -227,10 +225,14 @@ export class LiveClient {
     if (this.#state === 'waiting') this.#after(this.#backoff.pauseMs(openMs), () => this.#connect());
   }
 
+  /** Returns what was asked for, and has not come or not all of it. */
+  #unanswered() {
+    return [...this.#asked.values()].filter(({ result }) => !result.isCurrent);
+  }
+
   /** Somebody on the way, such as a proxy, accepts less than the server. Asked again, it would be the same. */
   #dropLargest() {
-    const unanswered = [...this.#asked.values()].filter(({ result }) => !result.isCurrent);
-    const [largest] = unanswered.sort((a, b) => b.length - a.length);
+    const [largest] = this.#unanswered().sort((a, b) => b.length - a.length);
     largest?.interrupt(tooLong());
   }
 

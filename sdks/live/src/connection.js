@@ -1,14 +1,14 @@
 /** One socket, from its opening to its end. */
 
 const OPEN_MS = 10_000;
-/** How long the server may take to say anything when it is asked, at first. */
-export const PATIENCE_MS = 15_000;
-/** The same for one that has answered before, when somebody looks at the page again. */
-const WAKE_MS = 5000;
-/** So many pings in a row can go unanswered while the server says other things. */
-const MAX_UNANSWERED = 2;
 /** After so long without a word, the server is asked whether it is there. */
 const QUIET_MS = 15_000;
+/** Somebody who waits is as much less patient. */
+const WAKE_SHARE = 1 / 3;
+/** A server that talks may take so many times longer to answer: much can be on its way. */
+const TALK_TIMES = 4;
+/** What the server says unasked. Everything else answers something that was sent to it. */
+const UNASKED = ['enter', 'change', 'leave'];
 const PING = JSON.stringify({ action: 'live:ping' });
 
 export class Connection {
@@ -16,27 +16,27 @@ export class Connection {
   #socket;
   #handlers;
   /** How long the server may take to say anything when it is asked. */
-  #patienceMs;
+  #patience;
   #timer;
   #openedAt;
   #isHeard = false;
-  /** How many pings in a row were not answered, though the server may have said other things. */
-  #numUnanswered = 0;
-  /** Whether the server has answered a ping, ever and lately. */
-  #hasAnswered = false;
-  #hasAnsweredLately = false;
+  #isAnswered = false;
+  /** For so long the server has said this and that, but answered nothing. */
+  #unansweredMs = 0;
+  /** When the first ping was sent that is not answered yet. */
+  #pingedAt;
   /** The error that the server has sent last, about the connection. */
   #error;
 
   /**
-   * `handlers` are `opened()`, `heard(frame)`, `answered()`, called when the server has answered a
-   * ping, and `ended(ending)`, which is called once, unless the connection is dropped. An ending has the close `code` if there was one, how long the socket was
+   * `handlers` are `opened()`, `heard(frame)`, and `ended(ending)`, which is called once, unless the
+   * connection is dropped. An ending has the close `code` if there was one, how long the socket was
    * open (`openMs`), an `error` if the server refuses the client, and `isSilent` if it did not
    * answer.
    */
-  constructor(socket, patienceMs, handlers) {
+  constructor(socket, patience, handlers) {
     this.#socket = socket;
-    this.#patienceMs = patienceMs;
+    this.#patience = patience;
     this.#handlers = handlers;
     socket.onopen = () => this.#opened();
     socket.onmessage = ({ data }) => this.#heard(data);
@@ -50,9 +50,9 @@ export class Connection {
     this.#socket.send(text);
   }
 
-  /** Finds out whether the server is there, for somebody who waits for it. */
-  checkNow() {
-    if (this.isOpen) this.#check(this.#hasAnswered ? WAKE_MS : this.#patienceMs);
+  /** Finds out whether the server is there, for somebody who waits for it. A result on its way is not cut short. */
+  checkNow(isLoading) {
+    if (this.isOpen) this.#check(this.#patience.ms * (isLoading ? 1 : WAKE_SHARE));
   }
 
   /** Ends it, and reports nothing more. */
@@ -84,8 +84,8 @@ export class Connection {
     // The connection goes on, so the last error was about a message that the server could not read.
     if (this.#error) console.error(`live queries: ${this.#error.message}`);
     this.#error = frame.id === undefined && frame.event === 'error' ? frame.error : undefined;
-    // A server that does not know pings says so.
-    if (frame.event === 'pong' || this.#error) this.#answered();
+    if (frame.event === 'pong') this.#ponged();
+    if (!UNASKED.includes(frame.event)) this.#isAnswered = true;
     this.#handlers.heard(frame);
   }
 
@@ -95,16 +95,15 @@ export class Connection {
     this.#handlers.ended({ ...ending, openMs, error: this.#error });
   }
 
-  #answered() {
-    this.#numUnanswered = 0;
-    this.#hasAnswered = this.#hasAnsweredLately = true;
-    this.#patienceMs = PATIENCE_MS;
-    this.#handlers.answered();
+  #ponged() {
+    if (this.#pingedAt === undefined) return;
+    this.#patience.answered(performance.now() - this.#pingedAt);
+    this.#pingedAt = undefined;
   }
 
   #listen() {
     this.#isHeard = false;
-    this.#await(QUIET_MS, () => this.#check(this.#patienceMs));
+    this.#await(QUIET_MS, () => this.#check(this.#patience.ms));
   }
 
   /**
@@ -118,22 +117,22 @@ export class Connection {
   }
 
   #ping() {
-    this.#numUnanswered += 1;
+    this.#pingedAt ??= performance.now();
     this.send(PING);
   }
 
   /** Goes on if something is heard within some time, and calls `otherwise` if not. */
   #await(ms, otherwise) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => (this.#isHeard ? this.#goOn() : otherwise()), ms);
+    this.#timer = setTimeout(() => (this.#isHeard ? this.#goOn(ms) : otherwise()), ms);
   }
 
-  /** The server talks; but what is sent to it may be lost on the way. */
-  #goOn() {
-    const isLost = this.#numUnanswered * QUIET_MS > MAX_UNANSWERED * this.#patienceMs;
-    if (isLost) return this.#ended({ isSilent: true });
-    if (!this.#hasAnsweredLately) this.#ping();
-    this.#hasAnsweredLately = false;
-    this.#listen();
+  /** The server has talked for so long; but what is sent to it may be lost on the way. */
+  #goOn(ms) {
+    this.#unansweredMs = this.#isAnswered ? 0 : this.#unansweredMs + ms;
+    this.#isAnswered = false;
+    if (this.#unansweredMs > TALK_TIMES * this.#patience.ms) return this.#ended({ isSilent: true });
+    if (this.#unansweredMs) this.#ping();
+    return this.#listen();
   }
 }
