@@ -287,10 +287,14 @@ const isActive = (state) => state !== 'idle' && state !== 'over';
 
 /** Returns the address of live queries at a server; one without a host is that of the page's server. */
 function socketUrl(url) {
-  const page = globalThis.location?.href;
-  const isAbsolute = /^(http|ws)s?:\/\//i.test(url);
-  if (!isAbsolute && !page) throw new TypeError(`url must begin with http:// or https://: ${url}`);
-  const { href } = new URL(url, page);
+  let href = '';
+  try {
+    ({ href } = new URL(url, globalThis.location?.href));
+  } catch {
+    // As one of another protocol.
+  }
+  // Also `localhost:80` has a protocol, `localhost:`.
+  if (!/^(http|ws)s?:/.test(href)) throw new TypeError(`url must begin with http:// or https://: ${url}`);
   const server = href.replace(/^http/, 'ws').replace(/\/+$/, '');
   if (server.endsWith('/live')) throw new TypeError(`url is the server's address, without /live: ${url}`);
   return `${server}/live`;

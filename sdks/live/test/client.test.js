@@ -73,6 +73,10 @@ test('addresses', (t) => {
     'wss://page.test/app/live?api_key=k&access_token=a%2Fb'
   ]);
   assert.throws(() => new LiveClient({ url: 'http://a.test', WebSocket: null }), TypeError);
+  // Here `localhost:` would be a protocol.
+  for (const url of ['localhost:3000', 'ftp://a.test', 'http://']) {
+    assert.throws(() => new LiveClient({ url, WebSocket }), { name: 'TypeError', message: /^url / }, url);
+  }
 });
 
 test('after a break it connects again, after pauses that grow, and asks again with new ids', (t) => {
