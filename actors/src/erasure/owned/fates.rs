@@ -28,6 +28,11 @@ pub(super) fn has_held(fates: &Fates) -> bool {
     held(fates).next().is_some()
 }
 
+/// Forgets what is refused, so that it is open again.
+pub(super) fn forget_refused(fates: &mut Fates) {
+    fates.retain(|_, fate| *fate != Fate::Refused);
+}
+
 /// Returns the records that wait for others, each with the one that it waits for.
 fn held(fates: &Fates) -> impl Iterator<Item = (&RecordId, &RecordId)> {
     fates.iter().filter_map(|(id, fate)| match fate {

@@ -98,9 +98,15 @@ impl Eraser {
             }
         }
         drop(place);
+        let mut went_on = false;
         while let Some(freed) = self.freed_soon(&pass, since).await {
             let _place = places.acquire().await;
             self.request_records(&mut pass, freed).await?;
+            went_on = true;
+        }
+        if went_on {
+            // By now, what referred to the refused ones may be gone, or be erased with its owner.
+            fates::forget_refused(&mut pass.owned.fates);
         }
         let again = |_| self.try_request_user(&command, Some(erasure.mark.position));
         match retry_on_conflict(None, again).await {
@@ -111,7 +117,8 @@ impl Eraser {
         if let Some(failure) = pass.failure {
             return Err(failure);
         }
-        if fates::has_held(&pass.owned.fates) {
+        let is_stale = went_on && !pass.refused.is_empty();
+        if is_stale || fates::has_held(&pass.owned.fates) {
             return Ok(OwnedState::Pausing);
         }
         let mut refused = Vec::new();
@@ -305,8 +312,11 @@ impl Eraser {
         if !fates::has_held(fates) {
             return None;
         }
-        // Whether others wait for these in a circle is found out with this.
-        self.update_owned(pass.position, |owned| owned.fates = fates.clone());
+        // Whether others wait for these in a circle is found out with this. Refusals are not told
+        // before the end: others would take them for final.
+        let mut told = fates.clone();
+        fates::forget_refused(&mut told);
+        self.update_owned(pass.position, |owned| owned.fates = told);
         self.freed(fates, since, REFERRER_TIME).await
     }
 
