@@ -1,6 +1,7 @@
 //! Operators see what waits, give it up, and have it tried.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value as Json, json};
 
@@ -105,6 +106,39 @@ fn what_is_withdrawn_while_it_waits_is_never_sent() {
             .any(|(it, status)| is_bens(&it.path, *status))
     );
     assert_eq!(skytrail_push(&server, &["list"]).trim(), "no push waits");
+}
+
+#[test]
+fn what_waits_from_before_a_start_can_be_withdrawn_though_the_queue_is_smaller() {
+    let is_away = Arc::new(AtomicBool::new(true));
+    let judged = Arc::clone(&is_away);
+    let service = Service::start(move |_| match judged.load(Ordering::Relaxed) {
+        true => Reply::status(503).with("retry-after", "3000"),
+        false => Reply::status(200),
+    });
+    let mut server = with_token(&service, &[]);
+    let ada = Client::signed_up(&server, "ada");
+    register(&ada, "ios", "a1", APP);
+    for number in 0..20 {
+        push_to(&ada, &ada, &notification(&number.to_string()));
+    }
+    await_figure(&server, "apns", "num_kept", 20);
+    server.kill();
+    server.restart_with(&[("PUSH_QUEUE", "5")]);
+    await_figure(&server, "apns", "is_held", true);
+    await_figure(&server, "apns", "num_in_flight", 0);
+    let master = Client::master(&server);
+    assert_eq!(listed(&master, json!({})).len(), 20);
+    let ada = ada.at(&server);
+    let body = json!({"user_ids": [ada.user], "notification": notification("refused")});
+    assert_eq!(ada.call("push:user", body).status, 503, "the queue is full");
+    let withdrawn = master.call("push:withdraw", json!({"all": true})).result();
+    assert_eq!(withdrawn, json!({"num_withdrawn": 20}));
+    await_figure(&server, "apns", "num_kept", 0);
+    is_away.store(false, Ordering::Relaxed);
+    push_to(&ada, &ada, &notification("new"));
+    master.call("push:retry", json!({})).result();
+    assert_eq!(texts(&service.await_answers(200, 1)), ["new"]);
 }
 
 #[test]

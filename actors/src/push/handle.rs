@@ -10,7 +10,6 @@ use serde_json::{Map, Value as Json};
 use skytrail_schema::code::{ApiError, Code};
 use skytrail_schema::event::{DeviceKind, DeviceState};
 use skytrail_schema::id::{DeviceId, UserId};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,6 +19,7 @@ use super::outbox::{Outbox, Waiting};
 use super::queue::{Enqueue, GetPushState, Leave, NoteDropped, PushQueue};
 use super::queued::QueuedPush;
 use super::resume;
+use super::room::Room;
 use super::schedule::Bounds;
 use super::sender::{Address, Payload, PushSender};
 use super::state::PushState;
@@ -67,14 +67,13 @@ struct Inner {
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     notices: NoticePush,
-    max_queue: usize,
     ending: CancellationToken,
 }
 
 pub(super) struct Service {
     pub(super) sender: Arc<dyn PushSender>,
     pub(super) queue: Addr<PushQueue>,
-    pub(super) room: Arc<Semaphore>,
+    pub(super) room: Room,
 }
 
 impl Service {
@@ -120,18 +119,25 @@ impl Push {
             max_attempts: settings.max_attempts,
             max_age: MAX_AGE,
         };
+        let has_service = |kind| senders.iter().any(|it| it.kind() == kind);
+        let mut resumed = resume::sort(waiting, has_service, &outbox);
         let service = |sender: Arc<dyn PushSender>| {
+            let room = Room::new(settings.max_queue);
             let (devices, outbox) = (Arc::clone(&devices), Arc::clone(&outbox));
-            let queue = PushQueue::new(
+            let mut queue = PushQueue::new(
                 Arc::clone(&sender),
                 devices,
                 outbox,
                 Arc::clone(&clock),
                 bounds,
             );
+            let waiting = resumed.remove(&sender.kind()).unwrap_or_default();
+            let waiting = waiting.into_iter();
+            let resumed = waiting.map(|push| QueuedPush::resumed(push, room.squeeze_in()));
+            queue.accept(resumed.collect());
             let service = Service {
                 queue: PushQueue::start_in_arbiter(arbiter, |_| queue),
-                room: Arc::new(Semaphore::new(settings.max_queue)),
+                room,
                 sender,
             };
             (service.sender.kind(), service)
@@ -145,10 +151,8 @@ impl Push {
             outbox,
             clock,
             notices,
-            max_queue: settings.max_queue,
             ending: ending.clone(),
         }));
-        resume::spawn(push.clone(), waiting, ending.clone());
         notice::spawn(push.clone(), coming, ending);
         push
     }
@@ -251,7 +255,7 @@ impl Push {
             else {
                 continue;
             };
-            let mut pushes = self.with_permits(service, pushes, payload)?;
+            let mut pushes = self.with_places(service, pushes, payload)?;
             for push in &mut pushes {
                 push.is_kept = is_kept;
                 push.subscription = subscription.map(str::to_owned);
@@ -304,41 +308,37 @@ impl Push {
         })
     }
 
-    /// Creates pushes, each with room in the queue.
-    fn with_permits(
+    /// Creates pushes, each with a place in the queue.
+    fn with_places(
         &self,
         service: &Service,
         pushes: Vec<Addressed>,
         payload: &Arc<Payload>,
     ) -> Result<Vec<QueuedPush>, ApiError> {
-        let (num_pushes, max_queue) = (pushes.len(), self.0.max_queue);
+        let (num_pushes, max_queue) = (pushes.len(), service.room.max());
         if num_pushes > max_queue {
             let message = format!("{num_pushes} devices at once, but PUSH_QUEUE is {max_queue}");
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
-        let count = u32::try_from(num_pushes).unwrap_or(u32::MAX);
-        let room = Arc::clone(&service.room).try_acquire_many_owned(count);
-        let Ok(mut room) = room else {
+        let Some(places) = service.room.take(num_pushes) else {
             let service_name = service.sender.name();
             tracing::warn!(service = service_name, num_pushes, "the push queue is full");
             let _ = service.queue.try_send(NoteDropped(num_pushes as u64));
             return Err(ApiError::overloaded("the push queue"));
         };
-        let push = |(device, user, address)| {
-            Some(QueuedPush {
-                id: Uuid::now_v7(),
-                device,
-                user,
-                since: self.0.clock.now(),
-                subscription: None,
-                is_kept: false,
-                failure: None,
-                address: Some(address),
-                payload: Arc::clone(payload),
-                permit: room.split(1)?,
-            })
+        let push = |((device, user, address), place)| QueuedPush {
+            id: Uuid::now_v7(),
+            device,
+            user,
+            since: self.0.clock.now(),
+            subscription: None,
+            is_kept: false,
+            failure: None,
+            address: Some(address),
+            payload: Arc::clone(payload),
+            place,
         };
-        Ok(pushes.into_iter().filter_map(push).collect())
+        Ok(pushes.into_iter().zip(places).map(push).collect())
     }
 
     /// Returns a notice as each service gets it.
@@ -356,10 +356,6 @@ impl Push {
 
     pub(super) fn outbox(&self) -> &Arc<dyn Outbox> {
         &self.0.outbox
-    }
-
-    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.0.clock
     }
 
     pub(super) fn services(&self) -> impl Iterator<Item = &Service> {

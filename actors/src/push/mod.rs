@@ -10,10 +10,10 @@
 //! 4. An address that is no longer valid is forgotten with its device, unless it has been
 //!    registered again since.
 //! 5. A requested push is in the [`Outbox`] before it is acknowledged, and leaves it when it is
-//!    sent or given up ([`queue`]). After a start, whatever is there is sent ([`resume`]). So each
-//!    push is sent at least once, and again only if the process is killed right after it was sent.
-//!    A notice of a subscription, which the delivery of notices repeats after a crash, is kept from
-//!    its first failure on.
+//!    sent or given up ([`queue`]). After a start, the queues begin with whatever is there
+//!    ([`resume`]). So each push is sent at least once, and again only if the process is killed
+//!    right after it was sent. A notice of a subscription, which the delivery of notices repeats
+//!    after a crash, is kept from its first failure on.
 
 mod attempt;
 mod handle;
@@ -24,6 +24,7 @@ mod outbox;
 pub mod queue;
 mod queued;
 mod resume;
+mod room;
 pub mod schedule;
 pub mod sender;
 mod state;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use skytrail_schema::event::DeviceKind;
 use skytrail_schema::id::{DeviceId, UserId};
 use skytrail_schema::time::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use super::outbox::Waiting;
+use super::room::Place;
 use super::schedule::Addressed;
 use super::sender::{Address, Payload};
 
@@ -32,8 +32,8 @@ pub struct QueuedPush {
     pub address: Option<Address>,
     /// What it gets.
     pub payload: Arc<Payload>,
-    /// Its room in the queue.
-    pub permit: OwnedSemaphorePermit,
+    /// Its place in the queue.
+    pub place: Place,
 }
 
 /// A subscription of a device.
@@ -48,6 +48,22 @@ impl Addressed for QueuedPush {
 }
 
 impl QueuedPush {
+    /// Builds one that was kept before the start.
+    pub(super) fn resumed(waiting: Waiting, place: Place) -> Self {
+        Self {
+            id: waiting.id,
+            device: waiting.device,
+            user: waiting.user,
+            since: waiting.since,
+            subscription: waiting.subscription,
+            is_kept: true,
+            failure: None,
+            address: None,
+            payload: waiting.payload,
+            place,
+        }
+    }
+
     /// Returns what it is a notice of.
     pub(super) fn notice_key(&self) -> Option<NoticeKey> {
         Some((self.device.clone(), self.subscription.clone()?))

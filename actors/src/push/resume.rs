@@ -1,72 +1,47 @@
 //! What was waiting when the server was stopped or killed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use skytrail_schema::event::DeviceKind;
 use uuid::Uuid;
 
-use super::handle::{MAX_AGE, Push, QUEUE_TIMEOUT};
-use super::outbox::Waiting;
-use super::queue::NoteExpired;
-use super::queued::QueuedPush;
+use super::outbox::{Outbox, Waiting};
 use crate::spawn::spawn_named;
 
-/// Passes what was waiting on to the queues, until the end. Each push takes room there like any
-/// other. The queue looks up where its device can be reached.
-pub(super) fn spawn(push: Push, waiting: Vec<Waiting>, ending: CancellationToken) {
-    if waiting.is_empty() {
-        return;
-    }
-    let num_waiting = waiting.len();
-    tracing::info!(num_waiting, "sending the pushes left from before the start");
-    spawn_named("pushes from before", async move {
-        ending.run_until_cancelled(resume(&push, waiting)).await;
-    });
-}
+/// What is sent, by service; each has the oldest first.
+pub(super) type Resumed = HashMap<DeviceKind, Vec<Waiting>>;
 
-async fn resume(push: &Push, waiting: Vec<Waiting>) {
+/// Sorts what was waiting by the services that there are now. The outbox forgets what is not sent.
+pub(super) fn sort(
+    waiting: Vec<Waiting>,
+    has_service: impl Fn(DeviceKind) -> bool,
+    outbox: &Arc<dyn Outbox>,
+) -> Resumed {
+    if waiting.is_empty() {
+        return Resumed::new();
+    }
     let (waiting, mut over) = last_notices(waiting);
-    for waiting in waiting {
-        let Some(service) = push.service(waiting.kind) else {
-            let kind = waiting.kind.name();
-            tracing::warn!(device = %waiting.device, kind, "a push no longer has a service");
-            over.push(waiting.id);
-            continue;
-        };
-        let now = push.clock().now().micros();
-        let age = now.saturating_sub(waiting.since.micros());
-        if Duration::from_micros(u64::try_from(age).unwrap_or(0)) > MAX_AGE {
-            over.push(waiting.id);
-            let _ = tokio::time::timeout(QUEUE_TIMEOUT, service.queue.send(NoteExpired(1))).await;
-            continue;
-        }
-        let Ok(permit) = Arc::clone(&service.room).acquire_owned().await else {
-            return;
-        };
-        let device = waiting.device.clone();
-        let push = QueuedPush {
-            id: waiting.id,
-            device: waiting.device,
-            user: waiting.user,
-            since: waiting.since,
-            subscription: waiting.subscription,
-            is_kept: true,
-            failure: None,
-            address: None,
-            payload: waiting.payload,
-            permit,
-        };
-        if !service.take(vec![push]).await {
-            tracing::warn!(%device, "a push waits for the next start");
-        }
+    let mut resumed = Resumed::new();
+    for push in waiting {
+        resumed.entry(push.kind).or_default().push(push);
     }
-    if !over.is_empty()
-        && let Err(error) = push.outbox().forget_pushes(&over).await
-    {
-        tracing::warn!(%error, "pushes that are no longer sent could not be forgotten");
+    for (kind, without) in resumed.extract_if(|kind, _| !has_service(*kind)) {
+        let (kind, num_pushes) = (kind.name(), without.len());
+        tracing::warn!(kind, num_pushes, "pushes no longer have a service");
+        over.extend(without.iter().map(|push| push.id));
     }
+    let num_waiting = resumed.values().map(Vec::len).sum::<usize>();
+    tracing::info!(num_waiting, "sending the pushes left from before the start");
+    if !over.is_empty() {
+        let outbox = Arc::clone(outbox);
+        spawn_named("pushes from before", async move {
+            if let Err(error) = outbox.forget_pushes(&over).await {
+                tracing::warn!(%error, "pushes that are no longer sent could not be forgotten");
+            }
+        });
+    }
+    resumed
 }
 
 /// Leaves out notices of a subscription that has a later one: a crash can leave both, if it comes

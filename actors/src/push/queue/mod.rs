@@ -179,6 +179,15 @@ impl PushQueue {
         }));
     }
 
+    /// Adds pushes; the caller has them sent.
+    pub fn accept(&mut self, pushes: Vec<QueuedPush>) {
+        let now = Instant::now();
+        for push in pushes {
+            self.state.num_kept += u64::from(push.is_kept);
+            self.add(push, now);
+        }
+    }
+
     fn add(&mut self, mut push: QueuedPush, now: Instant) {
         let key = push.notice_key();
         let Some(known) = key.as_ref().and_then(|key| self.notices.get_mut(key)) else {
@@ -194,11 +203,6 @@ impl PushQueue {
             }
             return;
         };
-        if push.is_kept {
-            // It is from before the start, and the one that is known is not.
-            self.notes.forget(push.id);
-            return;
-        }
         let Some(waiting) = self.schedule.get(known.number) else {
             // By the time it is sent, the device can have another address.
             push.address = None;
@@ -207,6 +211,7 @@ impl PushQueue {
         };
         push.id = waiting.id;
         push.is_kept = waiting.is_kept;
+        push.failure.clone_from(&waiting.failure);
         if push.is_kept {
             self.notes.change(push.waiting(self.sender.kind()));
         }
@@ -352,6 +357,7 @@ impl Actor for PushQueue {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(MAILBOX);
+        self.pump(ctx);
     }
 }
 
@@ -364,11 +370,7 @@ impl Handler<Enqueue> for PushQueue {
     type Result = ();
 
     fn handle(&mut self, message: Enqueue, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        for push in message.0 {
-            self.state.num_kept += u64::from(push.is_kept);
-            self.add(push, now);
-        }
+        self.accept(message.0);
         self.pump(ctx);
     }
 }
@@ -383,19 +385,6 @@ impl Handler<NoteDropped> for PushQueue {
 
     fn handle(&mut self, message: NoteDropped, _: &mut Self::Context) {
         self.state.num_dropped += message.0;
-    }
-}
-
-/// Notes that pushes from before the start are not sent any more.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct NoteExpired(pub u64);
-
-impl Handler<NoteExpired> for PushQueue {
-    type Result = ();
-
-    fn handle(&mut self, message: NoteExpired, _: &mut Self::Context) {
-        self.state.num_expired += message.0;
     }
 }
 

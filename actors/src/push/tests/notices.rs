@@ -6,9 +6,8 @@ use skytrail_schema::event::DeviceKind;
 use skytrail_schema::time::Timestamp;
 use uuid::Uuid;
 
-use super::super::outbox::Waiting;
-use super::super::queued::QueuedPush;
 use super::super::sender::Payload;
+use super::super::{ListPushes, ListedPush, PushSelection, Waiting};
 use super::world::{World, soon};
 
 fn contents(kept: &[Waiting]) -> Vec<&[u8]> {
@@ -120,33 +119,16 @@ async fn a_notice_takes_the_place_of_one_from_before_the_start() {
     soon(world.outbox.until(|kept| contents(kept) == [b"2"])).await;
     let state = world.until(|state| state.num_in_flight == 0).await;
     assert_eq!((state.num_queued, state.num_kept), (1, 1));
-}
-
-#[actix::test]
-async fn a_notice_from_before_the_start_gives_way_to_one_that_came_since() {
-    let mut world = World::start(&[DeviceKind::Ios]);
-    let first = world.senders.script();
-    world.tell(2, "news").await;
-    soon(world.sent.recv()).await;
-    let before = kept(1, "news");
-    let service = world.push.service(DeviceKind::Ios).unwrap();
-    let permit = Arc::clone(&service.room).acquire_owned().await.unwrap();
-    let resumed = QueuedPush {
-        id: before.id,
-        device: before.device,
-        user: before.user,
-        since: before.since,
-        subscription: before.subscription,
-        is_kept: true,
-        failure: None,
-        address: None,
-        payload: before.payload,
-        permit,
+    let all = ListPushes {
+        selection: PushSelection::default(),
+        after: None,
+        limit: 10,
     };
-    assert!(service.take(vec![resumed]).await);
-    first.send(true).unwrap();
-    world
-        .until(|state| state.num_in_flight + state.num_queued == 0)
-        .await;
-    assert_eq!(world.senders.accepted(), ["2"]);
+    let listed = world.push.list(None, all).await.unwrap();
+    let shown = |push: &ListedPush| (push.attempts, push.failure.clone());
+    let why_it_waits = Some("of the test".to_owned());
+    assert_eq!(
+        Vec::from_iter(listed.iter().map(shown)),
+        [(0, why_it_waits)]
+    );
 }
