@@ -34,7 +34,7 @@ enum PushAction {
         #[arg(long)]
         contents: bool,
     },
-    /// Gives up pushes that wait: they are not sent. What is being sent goes on.
+    /// Gives up pushes that wait: they are not sent. What is being sent is not tried again.
     #[command(group = ArgGroup::new("which").multiple(true).required(true)
         .args(["all", "service", "user", "device", "ids"]))]
     Withdraw {

@@ -29,7 +29,8 @@ impl Push {
         Ok(listed)
     }
 
-    /// Gives up pushes that wait, for good; returns how many.
+    /// Gives up pushes that wait, for good; returns how many. What is being sent is not tried
+    /// again.
     ///
     /// # Errors
     /// Those of [`Push::list`]; the outbox cannot be written, and they may be sent after the next
@@ -39,21 +40,21 @@ impl Push {
         service: Option<&str>,
         selection: &PushSelection,
     ) -> Result<usize, ApiError> {
-        let mut withdrawn = Vec::new();
+        let (mut num_waiting, mut ids) = (0, Vec::new());
         for service in self.named(service)? {
-            withdrawn.extend(ask(service, WithdrawPushes(selection.clone())).await?);
+            let withdrawn = ask(service, WithdrawPushes(selection.clone())).await?;
+            let withdrawn = withdrawn.unwrap_or_default();
+            num_waiting += withdrawn.num_waiting;
+            ids.extend(withdrawn.ids);
         }
         // The queues do so, too, but nobody hears when.
-        self.outbox()
-            .forget_pushes(&withdrawn)
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "withdrawn pushes may be sent after the next start");
-                let message =
-                    "the pushes are withdrawn, but may be sent after the next start: ask again";
-                ApiError::unexpected(message).with_status(503)
-            })?;
-        Ok(withdrawn.len())
+        self.outbox().forget_pushes(&ids).await.map_err(|error| {
+            tracing::error!(%error, "withdrawn pushes may be sent after the next start");
+            let message =
+                "the pushes are withdrawn, but may be sent after the next start: ask again";
+            ApiError::unexpected(message).with_status(503)
+        })?;
+        Ok(num_waiting)
     }
 
     /// Has everything that waits for another attempt tried now; returns the states of the queues.

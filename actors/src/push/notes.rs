@@ -33,6 +33,7 @@ impl Notes {
 
     /// A kept push is finished.
     pub(super) fn forget(&mut self, id: Uuid) {
+        self.kept.remove(&id);
         self.forgotten.push(id);
     }
 
@@ -44,6 +45,7 @@ impl Notes {
     /// Puts back what was not written, as what was noted earlier.
     pub(super) fn put_back(&mut self, mut earlier: Self) {
         earlier.kept.append(&mut self.kept);
+        earlier.kept.retain(|id, _| !self.forgotten.contains(id));
         earlier.num_new += self.num_new;
         earlier.forgotten.append(&mut self.forgotten);
         *self = earlier;

@@ -61,10 +61,19 @@ pub struct ListPushes {
     pub limit: usize,
 }
 
-/// Gives up pushes that wait. Replies with their ids. What is in flight goes on.
+/// Gives up pushes that wait. What is in flight goes on, and is not tried again.
 #[derive(Clone, Debug, Message)]
-#[rtype(result = "Vec<Uuid>")]
+#[rtype(result = "Option<Withdrawn>")]
 pub struct WithdrawPushes(pub PushSelection);
+
+/// What was given up.
+#[derive(Debug, Default)]
+pub struct Withdrawn {
+    /// How many pushes waited.
+    pub num_waiting: usize,
+    /// The ids of all pushes that the outbox must not have any more.
+    pub ids: Vec<Uuid>,
+}
 
 /// Has everything that waits for another attempt tried now, also if the service has failed: that is
 /// asked with one push first, as always. Replies with the queue's state.
@@ -114,7 +123,7 @@ impl PushQueue {
         listed.collect()
     }
 
-    fn withdraw(&mut self, selection: &PushSelection) -> Vec<Uuid> {
+    fn withdraw(&mut self, selection: &PushSelection) -> Withdrawn {
         let withdrawn = self.schedule.withdraw(|push| selection.has(push));
         for push in &withdrawn {
             self.forget(push);
@@ -124,8 +133,18 @@ impl PushQueue {
             let follower = notice.next.take_if(|push| selection.has(push));
             ids.extend(follower.map(|push| push.id));
         }
-        self.state.num_withdrawn += ids.len() as u64;
-        ids
+        let num_waiting = ids.len();
+        self.state.num_withdrawn += num_waiting as u64;
+        for entry in self.in_flight.values_mut() {
+            if selection.has(&entry.push) {
+                entry.is_last = true;
+                if std::mem::take(&mut entry.push.is_kept) {
+                    self.notes.forget(entry.push.id);
+                    ids.push(entry.push.id);
+                }
+            }
+        }
+        Withdrawn { num_waiting, ids }
     }
 }
 
@@ -138,18 +157,18 @@ impl Handler<ListPushes> for PushQueue {
 }
 
 impl Handler<WithdrawPushes> for PushQueue {
-    type Result = Vec<Uuid>;
+    type Result = Option<Withdrawn>;
 
     fn handle(&mut self, message: WithdrawPushes, ctx: &mut Self::Context) -> Self::Result {
-        let ids = self.withdraw(&message.0);
-        let (service, num_pushes) = (self.state.service, ids.len());
+        let withdrawn = self.withdraw(&message.0);
+        let (service, num_pushes) = (self.state.service, withdrawn.num_waiting);
         tracing::warn!(
             service,
             num_pushes,
             "pushes are not sent: they were withdrawn"
         );
         self.pump(ctx);
-        ids
+        Some(withdrawn)
     }
 }
 

@@ -58,6 +58,8 @@ pub struct PushQueue {
     outbox: Arc<dyn Outbox>,
     clock: Arc<dyn Clock>,
     schedule: Schedule<QueuedPush>,
+    /// By number.
+    in_flight: HashMap<u64, Entry<QueuedPush>>,
     notices: HashMap<NoticeKey, Notice>,
     notes: Notes,
     is_writing: bool,
@@ -85,6 +87,7 @@ impl PushQueue {
             outbox,
             clock,
             schedule: Schedule::new(bounds),
+            in_flight: HashMap::new(),
             notices: HashMap::new(),
             notes: Notes::default(),
             is_writing: false,
@@ -114,8 +117,12 @@ impl PushQueue {
                 outgoing,
                 self.clock.now(),
             );
-            ctx.spawn(wrap_future(send).map(|ending, this: &mut Self, ctx| {
-                this.finish(entry, ending);
+            let number = entry.number;
+            self.in_flight.insert(number, entry);
+            ctx.spawn(wrap_future(send).map(move |ending, this: &mut Self, ctx| {
+                if let Some(entry) = this.in_flight.remove(&number) {
+                    this.finish(entry, ending);
+                }
                 this.pump(ctx);
             }));
         }
@@ -291,13 +298,20 @@ impl PushQueue {
                 holds_all,
                 why,
             } => {
-                let attempt = entry.num_attempts;
-                self.keep(&mut entry.push);
+                let (attempt, is_withdrawn) = (entry.num_attempts, entry.is_last);
+                if !is_withdrawn {
+                    self.keep(&mut entry.push);
+                }
                 entry.push.failure = Some(why.clone());
                 match self.schedule.put_back(entry, (wait, holds_all), now) {
                     Again::Waits => {
                         self.state.num_retried += 1;
                         tracing::warn!(service, %device, why, attempt, "a push is tried again later");
+                    }
+                    Again::GivenUp(push) if is_withdrawn => {
+                        self.state.num_withdrawn += 1;
+                        self.forget(&push);
+                        tracing::info!(service, %device, why, "a push was withdrawn meanwhile");
                     }
                     Again::GivenUp(push) => {
                         self.state.num_failed += 1;

@@ -48,6 +48,8 @@ pub struct Entry<T> {
     due: Option<Instant>,
     /// Identifies it, also while it is in flight.
     pub number: u64,
+    /// Whether it is given up if this attempt fails.
+    pub is_last: bool,
 }
 
 /// What became of a push that had to be retried.
@@ -111,6 +113,7 @@ impl<T: Addressed> Schedule<T> {
             expires: now + self.bounds.max_age.saturating_sub(age),
             due: None,
             number,
+            is_last: false,
         });
         number
     }
@@ -250,7 +253,8 @@ impl<T: Addressed> Schedule<T> {
         }
         let pause = pause_after(entry.num_attempts).max(wait);
         let is_too_old = pause > entry.expires.saturating_duration_since(now);
-        if entry.num_attempts >= self.bounds.max_attempts || is_too_old {
+        let is_last = entry.is_last || entry.num_attempts >= self.bounds.max_attempts;
+        if is_last || is_too_old {
             return Again::GivenUp(entry.push);
         }
         entry.due = Some(now + pause);
