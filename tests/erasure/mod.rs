@@ -6,6 +6,7 @@ mod full_disk;
 mod killed;
 mod numbers;
 mod owned;
+mod owned_random;
 mod personal;
 mod put_back;
 mod retention;
