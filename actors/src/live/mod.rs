@@ -4,8 +4,9 @@
 //!    the same user share a **view** ([`view`]). It has what is known of the result, by record, and
 //!    how the user sees at present, the *lens*: roles, field rules, the types' fields ([`lens`]).
 //! 2. A view is **loaded** ([`load`]): the store runs the query as of a position that it names, and
-//!    the result is what the log says up to there. A listener that joins gets that result. Whatever happens after its position meanwhile is kept
-//!    for the listener, so there is no gap, and nothing arrives twice.
+//!    the result is what the log says up to there. A listener that joins gets that result. Whatever
+//!    happens after its position meanwhile is kept for the listener, so there is no gap, and nothing
+//!    arrives twice.
 //! 3. The [`LiveFollower`] is the consumer of a delivery of commits. Nobody waits for the store,
 //!    except where something has to be looked up. The follower works out the record as each event
 //!    left it, once for all views of the type. From what it knew, each view tells `enter`, `change`
